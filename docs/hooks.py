@@ -1,0 +1,90 @@
+"""Pages that mkdocs makes while it builds: one for each method from its card, the list of them, and the files of the repository's root."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+from thalweg.inspect.cards import scan
+from thalweg.inspect.entry import Entry
+from thalweg.inspect.memory import state_in_words
+
+ROOT = Path(__file__).resolve().parents[1]
+FAMILIES = {"optim": "Optimizers and links of a chain", "wrap": "Wrappers around an optimizer", "schedule": "Schedules"}
+INCLUDED = {"changelog.md": ROOT / "CHANGELOG.md", "contributing.md": ROOT / "CONTRIBUTING.md"}
+
+
+def entries() -> list[Entry]:
+    return scan(ROOT / "src" / "thalweg")
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Put the methods' pages under "Methods", by family."""
+    methods = entries()
+    for item in config.nav or []:
+        if isinstance(item, dict) and "Methods" in item:
+            for family in dict.fromkeys(e.family for e in methods):
+                item["Methods"].append({FAMILIES.get(family, family): [{e.name: e.page} for e in methods if e.family == family]})
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages that no file in docs/ holds."""
+    methods = entries()
+    for entry in methods:
+        files.append(File.generated(config, entry.page, content=page(entry)))
+    files.append(File.generated(config, "methods/index.md", content=index(methods)))
+    for name, source in INCLUDED.items():
+        files.append(File.generated(config, name, content=source.read_text(encoding="utf-8")))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Where a page says `<!-- include: PATH -->`, the text of that file of the repository stands."""
+    return re.sub(r"<!-- include: (\S+) -->", lambda m: (ROOT / m[1]).read_text(encoding="utf-8"), markdown)
+
+
+def index(methods: list[Entry]) -> str:
+    """The list of all methods."""
+    parts = ["# Methods\n", "One page for each method, made from its file. In a terminal, `thalweg methods` says the same.\n"]
+    for family in dict.fromkeys(e.family for e in methods):
+        parts.append(f"## {FAMILIES.get(family, family)}\n\n| Method | Paper | Needs |\n|---|---|---|")
+        for e in (e for e in methods if e.family == family):
+            paper = f"[{cell(e.title)}]({e.link}), {cell(e.authors)} {e.year}"
+            parts.append(f"| [{e.name}]({e.page.removeprefix('methods/')}) | {paper} | {', '.join(e.needs)} |")
+        parts.append("")
+    return "\n".join(parts)
+
+
+def page(entry: Entry) -> str:
+    """The page of one method."""
+    rows = [f"| `{h.name}` | `{h.default}` | {code(h.range)} | {cell(h.search)} | {cell(h.meaning)} |" for h in entry.hyper]
+    parts = [
+        f"# {entry.name}\n",
+        f"{entry.summary}\n",
+        f"`thalweg.{entry.family}.{entry.name}` · {entry.authors} ({entry.year}), [{entry.title}]({entry.link})\n",
+        f"## Equations\n\n{entry.equations}\n",
+    ]
+    if rows:
+        parts.append("## Hyperparameters\n\n| Name | Default | Range | A race searches | Meaning |\n|---|---|---|---|---|\n" + "\n".join(rows) + "\n")
+    parts.append(f"## Needs and state\n\nNeeds: {', '.join(entry.needs)}. State: {state_in_words(entry)}.\n")
+    parts += [
+        f"## {heading}\n\n" + "\n".join(f"- {s}" for s in sentences) + "\n"
+        for heading, sentences in (("Reduces to", entry.reduces_to), ("Departures from the paper", entry.departures))
+        if sentences
+    ]
+    parts.append(f"## When to use it, and the evidence\n\n{entry.use}\n")
+    parts.append(f"Source: `src/{entry.file}` · Test: `tests/{entry.family}/test_{entry.module.split('.')[-1]}.py`\n")
+    return "\n".join(parts)
+
+
+def cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def code(text: str) -> str:
+    return f"`{cell(text)}`" if text else ""

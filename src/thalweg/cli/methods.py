@@ -1,0 +1,87 @@
+"""`thalweg methods`: what there is, and what one method is."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from thalweg.inspect.catalogue import UnknownMethod, find, load
+from thalweg.inspect.entry import Entry
+from thalweg.inspect.memory import state_in_words
+
+PIPE_WIDTH = 160  # where no terminal has a width, titles stay whole
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    app.command("methods")(list_methods)
+    app.command("methods show")(show_method)
+
+
+def list_methods(family: Annotated[str, typer.Option(help="Only this family, for example optim.", metavar="NAME")] = "") -> None:
+    """List the methods, each with its paper and what it needs."""
+    entries = load()
+    families = sorted({entry.family for entry in entries})
+    if family and family not in families:
+        raise typer.BadParameter(f"--family {family}: no such family; there are {', '.join(families)}.")
+    chosen = [entry for entry in entries if family in ("", entry.family)]
+    widths = [max(map(len, column)) for column in ([e.name for e in chosen], [", ".join(e.needs) for e in chosen])]
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=PIPE_WIDTH)
+    for shown in dict.fromkeys(entry.family for entry in chosen):
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1))
+        table.add_column(shown, style="bold", no_wrap=True, min_width=widths[0])
+        table.add_column("Needs", no_wrap=True, min_width=widths[1])
+        table.add_column("Paper", no_wrap=True, overflow="ellipsis")
+        for entry in (e for e in chosen if e.family == shown):
+            paper = f"{escape(entry.authors)} {entry.year}: [link={entry.link}]{escape(entry.title)}[/link]"
+            table.add_row(escape(entry.name), ", ".join(entry.needs), paper)
+        console.print(table, end="\n\n")
+    console.print(f"{len(chosen)} methods. One of them in full: [bold]thalweg methods show {chosen[0].name}[/bold]")
+
+
+def show_method(name: Annotated[str, typer.Argument(help="The method, for example Lion.", metavar="NAME")]) -> None:
+    """Show one method: paper, equations, hyperparameters, needs, state, when to use it."""
+    try:
+        entry = find(name)
+    except UnknownMethod as error:
+        raise typer.BadParameter(str(error)) from error
+    Console(highlight=False).print(_page(entry))
+
+
+def _page(entry: Entry) -> RenderableType:
+    parts: list[RenderableType] = [
+        Text.assemble((entry.name, "bold green"), "  ", (f"thalweg.{entry.family}.{entry.name}", "dim")),
+        f"{escape(entry.authors)} ({entry.year}). [italic]{escape(entry.title)}[/italic]. [link={entry.link}]{escape(entry.link)}[/link]",
+    ]
+    parts += _section("What it is", escape(entry.summary.partition("\n\n")[0].replace("\n", " ")))
+    parts += _section("Equations", Text(entry.equations))
+    parts += _section("Hyperparameters", _hypers(entry) if entry.hyper else "none")
+    parts += _section("Needs", ", ".join(entry.needs))
+    parts += _section("State", state_in_words(entry))
+    for heading, sentences in (("Reduces to (tested)", entry.reduces_to), ("Departures from the paper", entry.departures)):
+        if sentences:
+            parts += _section(heading, "\n".join(escape(s) for s in sentences))
+    parts += _section("When to use it, and the evidence", escape(entry.use))
+    return Group(*parts)
+
+
+def _section(heading: str, body: RenderableType) -> list[RenderableType]:
+    return [Text(f"\n{heading}", style="bold"), Padding(body, (0, 0, 0, 2))]
+
+
+def _hypers(entry: Entry) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for heading in ("Name", "Default", "Range", "A race searches", "Meaning"):
+        table.add_column(heading, overflow="fold")
+    for h in entry.hyper:
+        table.add_row(f"[bold]{h.name}[/bold]", escape(h.default), escape(h.range), escape(h.search.replace("; ", "\n")), escape(h.meaning))
+    return table

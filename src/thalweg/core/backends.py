@@ -1,0 +1,135 @@
+"""How a body runs: compiled, one graph whatever the shapes, or eagerly on pieces that stay in cache."""
+
+from __future__ import annotations
+
+import functools
+import types
+import warnings
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.core.buckets import Bucket
+from thalweg.core.contract import Needs, RuleLike
+from thalweg.core.kernel import Body, Form, Numbers, Stores
+from thalweg.core.precision import COMPILE_OPTIONS
+
+BLOCK = 131_072
+"""Elements of an eager piece: with its temporaries it stays in the second- and third-level caches."""
+
+WORTH_COMPILING = 1_000_000
+"""Elements of a group from which `backend="auto"` compiles."""
+
+EAGER_STEPS = 20
+"""With `backend="auto"` a parameter's first steps run eagerly while the compiler works; a fixed number, so that runs are repeatable."""
+
+Runner = Callable[[Tensor, Tensor, Stores, Numbers, "Tensor | None", "list[list[int]]"], Any]
+
+
+class Program:
+    """One body in its two ways of running. Obtained through `program`, which shares them between optimizers."""
+
+    def __init__(self, rule: RuleLike, form: Form, part: str) -> None:
+        self.form, self.part, self.elementwise = form, part, rule.kind is Needs.ELEMENTWISE
+        self.name = f"{rule.name} ({part})"
+        body = Body(rule, form)
+        self.body: Runner = body.measure(int(part.removeprefix("measure"))) if part.startswith("measure") else getattr(body, part)()
+        self.sums = part.startswith("measure")
+        self.failure: str | None = None
+        self._compiled: Runner | None = None
+        self._future: Future[None] | None = None
+
+    def prepare(self, bucket: Bucket, wait: bool) -> bool:
+        """Start compiling behind the caller, or wait for it; True once the compiled form may run."""
+        if self._compiled is None and self.failure is None:
+            if self._future is None:
+                self._future = _compiler().submit(self._compile, arguments_like(bucket, self.part))
+            if wait:
+                self._future.result()
+                if self.failure is not None:
+                    warnings.warn(f"thalweg: {self.name} could not be compiled and runs eagerly: {self.failure}", RuntimeWarning, stacklevel=4)
+        return self._compiled is not None
+
+    def compiled(self, g: Tensor, w: Tensor, stores: Stores, numbers: Numbers, index: Tensor | None, shapes: list[list[int]]) -> Any:
+        """Run the compiled form; call only after `prepare` said so."""
+        assert self._compiled is not None
+        return self._compiled(g, w, stores, numbers, index, shapes)
+
+    def eager(self, g: Tensor, w: Tensor, stores: Stores, numbers: Numbers, index: Tensor | None, shapes: list[list[int]]) -> Any:
+        """Run the body on pieces of `BLOCK` elements where the rule is elementwise, else at once."""
+        if not self.elementwise or w.numel() <= BLOCK:
+            return self.body(g, w, stores, numbers, index, shapes)
+        total = None
+        codecs = [codec for _, codec in self.form.states]
+        width = w.shape[1] if w.dim() == 2 else 1
+        for a in range(0, w.numel(), BLOCK):
+            b = min(a + BLOCK, w.numel())
+            piece = [codec.slices(held, a, b) for codec, held in zip(codecs, stores, strict=False)]
+            rows = slice(a // width, b // width)
+            if self.form.rounding == "kahan":
+                piece.append((stores[-1][0][rows],))
+            where = index if index is None else index[rows] if self.form.indexed else index + rows.start
+            part = self.body(g[rows], w[rows], piece, numbers, where, shapes)
+            if self.sums:
+                total = part if total is None else total + part
+        return total
+
+    def _compile(self, arguments: tuple[Any, ...]) -> None:
+        """Compile on a stand-in that is large enough for the compiler to plan parallel loops."""
+        try:
+            code = self.body.__code__  # type: ignore[attr-defined]
+            # The compiler keeps its graphs by code object and limits their number: every program gets a code object of its own.
+            own = types.FunctionType(code.replace(), self.body.__globals__, self.body.__name__, None, self.body.__closure__)  # type: ignore[attr-defined]
+            options: dict[str, Any] = {**COMPILE_OPTIONS, "cpp.dynamic_threads": True} if arguments[1].device.type == "cpu" else dict(COMPILE_OPTIONS)
+            compiled = torch.compile(own, dynamic=True, fullgraph=True, options=options)
+            with torch.no_grad():
+                compiled(*arguments)
+            self._compiled = compiled
+        except Exception as error:  # noqa: BLE001 - whatever the compiler raises, the eager form is right; it is reported once
+            self.failure = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+
+
+def arguments_like(bucket: Bucket, part: str) -> tuple[Any, ...]:
+    """Arguments for a first call of a bucket's program."""
+    layout, piece, phases = bucket.kernel.layout, bucket.stand_in(), bucket.plan.rule.phases
+    known = phases if part == "step" else phases[: int(part.removeprefix("measure"))] if part.startswith("measure") else ()
+    count = sum(max(length, 1) for _, length in layout.dynamic) + len(layout.scalars) + sum(map(len, known))
+    numbers = torch.full((count,), 0.5, dtype=torch.float64, device=bucket.device)
+    return piece.g, piece.w, piece.stores, numbers, piece.index, piece.shapes
+
+
+@functools.cache
+def _compiler() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="thalweg-compile")
+
+
+class _Key:
+    """A rule and a form, equal where they give the same graph."""
+
+    def __init__(self, rule: RuleLike, form: Form, part: str) -> None:
+        self.rule, self.form, self.part = rule, form, part
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Key) and (self.form, self.part) == (other.form, other.part)
+
+    def __hash__(self) -> int:
+        return hash((self.form, self.part))
+
+
+@functools.lru_cache(maxsize=None)
+def _program(key: _Key) -> Program:
+    return Program(key.rule, key.form, key.part)
+
+
+def program(rule: RuleLike, form: Form, part: str) -> Program:
+    """The program of a rule in a form, shared by all optimizers of this process.
+
+    Args:
+        rule: the rule; only its structure matters.
+        form: how its tensors are stored.
+        part: "step", "absorb" or "measure0", "measure1", ...
+    """
+    return _program(_Key(rule, form, part))

@@ -1,0 +1,172 @@
+"""Where state lives: one bucket for each set of parameters that a kernel can take together.
+
+Large parameters go alone, without a copy. Small ones are packed: gathered into scratch tensors, stepped by one kernel call and scattered
+back, so that a model of many small tensors costs a few calls. This file has what all buckets share; `flat`, `stack` and `split` have
+the three ways to lay out tensors.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from thalweg.core import sharding
+from thalweg.core.contract import RuleLike
+from thalweg.core.kernel import Form, Layout, Stores
+from thalweg.core.precision import FULL, Codec, fallback_reason
+
+PACK = 65_536
+"""Parameters of up to this many elements are packed."""
+
+CAPACITY = 524_288
+"""Elements of a packed bucket: two scratch tensors of this size are all the memory that packing costs."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a group asks of its buckets.
+
+    Args:
+        rule: the rule.
+        codecs: precision of each state; a state that is not named is full.
+        rounding: of 16-bit weights: "nearest", "stochastic" or "kahan".
+        layout: "auto", "flatten" or "stack": how a parameter of three or more dimensions becomes matrices.
+        split: number of equal row blocks that each matrix really holds (3 for a fused QKV).
+    """
+
+    rule: RuleLike
+    codecs: dict[str, Codec]
+    rounding: str = "nearest"
+    layout: str = "auto"
+    split: int = 1
+
+
+@dataclass
+class Piece:
+    """The tensors of one kernel call, and the copies that bring packed results back: `targets[i] <- sources[i]`."""
+
+    g: Tensor
+    w: Tensor
+    stores: Stores
+    index: Tensor | None
+    shapes: list[list[int]] = field(default_factory=list)
+    targets: list[Tensor] = field(default_factory=list)
+    sources: list[Tensor] = field(default_factory=list)
+    compilable: bool = True  # sizes of one would each want a graph of their own
+
+    def scatter(self) -> None:
+        """Copy packed results back."""
+        if self.targets:
+            torch._foreach_copy_(self.targets, self.sources)
+
+
+class Scratch:
+    """Reusable memory for packing, one tensor for each use, device and dtype."""
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[str, torch.device, torch.dtype], Tensor] = {}
+
+    def take(self, use: str, n: int, like: Tensor) -> Tensor:
+        """A vector of n elements with whatever it held before."""
+        key = (use, like.device, like.dtype)
+        if key not in self._held or self._held[key].numel() < n:
+            self._held[key] = torch.zeros(max(n, 2), dtype=like.dtype, device=like.device)
+        return self._held[key][:n]
+
+
+def plain(p: Tensor) -> Tensor:
+    """The parameter as a real tensor that this process holds: the shard of a DTensor, the real view of a complex one."""
+    x = sharding.local(p.detach())
+    return torch.view_as_real(x) if x.is_complex() else x
+
+
+class Bucket(ABC):
+    """Parameters whose state is stored together. All are on one device, of one dtype, in one group.
+
+    Args:
+        params: the parameters.
+        ids: position of each in the optimizer; it keys the noise.
+        plan: what the group asks for.
+        group: index of the group.
+    """
+
+    def __init__(self, params: list[Tensor], ids: list[int], plan: Plan, group: int) -> None:
+        self.params, self.ids, self.plan, self.group = params, ids, plan, group
+        first = plain(params[0])
+        self.device, self.dtype = first.device, first.dtype
+        self.compute = torch.float64 if self.dtype == torch.float64 else torch.float32
+        self.steps = torch.zeros(len(params), dtype=torch.int64)
+        self.t: int | None = 0  # the step that all parameters share, or None
+        self.codecs: dict[str, Codec] = {}
+        self.reasons: dict[str, str] = {}  # why a state is stored at full precision against the plan
+        self.stores: Stores = []
+        self.worth = sum(p.numel() for p in params)  # elements that share this bucket's compiled program
+        self.kernel: Form
+
+    is_local = True
+    """Whether a kernel sees only this process's shards, so that sums over parameters must be added up over processes."""
+
+    @abstractmethod
+    def pieces(self, members: range, grads: list[Tensor], scratch: Scratch) -> Iterator[Piece]:
+        """The kernel calls for consecutive parameters with these gradients; each is run before the next is asked for."""
+
+    @abstractmethod
+    def held(self, i: int) -> dict[str, tuple[Tensor, ...]]:
+        """The storage of one parameter, by state, in the parameter's shape where the state has it."""
+
+    @abstractmethod
+    def stand_in(self) -> Piece:
+        """Tensors like this bucket's, of a size at which the compiler plans parallel loops."""
+
+    def choose(self, name: str, count: int) -> Codec:
+        """The codec of a state with `count` elements, noting the reason where it is not the one that was asked for."""
+        wanted = self.plan.codecs.get(name, FULL)
+        reason = None if wanted is FULL else fallback_reason(wanted, count)
+        if reason is not None:
+            self.reasons[name] = reason
+        self.codecs[name] = wanted if reason is None else FULL
+        return self.codecs[name]
+
+    def form(self, *, indexed: bool, many: bool = False) -> Form:
+        """The form of this bucket's kernels."""
+        rounding = self.plan.rounding if self.dtype in (torch.bfloat16, torch.float16) else "nearest"
+        form = Form(Layout.of(self.plan.rule), tuple(self.codecs.items()), self.plan.rule.kinds, self.dtype, rounding, indexed, many)
+        return form if form.noisy else replace(form, indexed=False)
+
+    def views(self, i: int) -> dict[str, Tensor]:
+        """The state of one parameter as `optimizer.state[p]` shows it: views of the storage and the parameter's own step."""
+        out = {"step": self.steps[i]}
+        for name, parts in self.held(i).items():
+            for k, part in enumerate(parts):
+                out[name if k == 0 else f"{name}.{k}"] = part
+        return out
+
+    def runs(self, active: Sequence[bool]) -> Iterator[tuple[range, int]]:
+        """Consecutive parameters that have a gradient and share a step, with that step (counted from one)."""
+        if self.t is not None and all(active):
+            yield range(len(self.params)), self.t + 1
+            return
+        steps, start = self.steps.tolist(), 0
+        for i in range(1, len(steps) + 1):
+            if i == len(steps) or active[i] != active[start] or steps[i] != steps[start]:
+                if active[start]:
+                    yield range(start, i), steps[start] + 1
+                start = i
+
+    def advance(self, active: Sequence[bool]) -> None:
+        """Count a step for the parameters that had a gradient."""
+        if all(active):
+            self.steps += 1
+            self.t = None if self.t is None else self.t + 1
+        elif any(active):
+            self.steps += torch.tensor(active, dtype=torch.int64)
+            self.recount()
+
+    def recount(self) -> None:
+        """Find the step that all parameters share, after the counts were changed."""
+        low, high = int(self.steps.min()), int(self.steps.max())
+        self.t = low if low == high else None

@@ -1,0 +1,55 @@
+"""What a method says about itself: one literal `CARD` in its file, read with `ast` and never by importing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+FAMILIES = ("optim", "wrap", "schedule", "estimators", "aggregation", "distributed", "init", "reparam", "quantization",
+            "adapters", "pruning", "curvature", "landscape", "attribution", "data", "bilevel", "implicit", "losses", "nn")
+NEEDS = ("elementwise", "layer", "matrix", "global", "closure", "probe", "nothing")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """The identity of a method. Every value is a literal, so that the catalogue is made without running code.
+
+    Args:
+        name: the public name, as exported by the family.
+        title: title of the paper.
+        authors: surnames, as in "Chen et al.".
+        year: year of the first version.
+        family: the package that holds the method.
+        arxiv: arXiv id, or "" where there is none (then `url` is given).
+        url: address of the source where it is not on arXiv.
+        ledger: id in the project's ledger of papers, or None.
+        needs: what the method asks of the engine: any of `NEEDS`.
+        reduces_to: what the method equals under which values; each is tested.
+        departures: where this differs from the paper, and why.
+        use: when to use it and when not, with the evidence.
+    """
+
+    name: str
+    title: str
+    authors: str
+    year: int
+    family: str
+    use: str
+    arxiv: str = ""
+    url: str = ""
+    ledger: int | None = None
+    needs: tuple[str, ...] = ("elementwise",)
+    reduces_to: tuple[str, ...] = ()
+    departures: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.family not in FAMILIES:
+            raise ValueError(f"{self.name}: family {self.family!r} is unknown; expected one of {', '.join(FAMILIES)}.")
+        if unknown := set(self.needs) - set(NEEDS):
+            raise ValueError(f"{self.name}: needs {sorted(unknown)} are unknown; expected some of {', '.join(NEEDS)}.")
+        if not (self.arxiv or self.url):
+            raise ValueError(f"{self.name}: a card needs an arXiv id or a url.")
+
+    @property
+    def source(self) -> str:
+        """The address of the paper."""
+        return f"https://arxiv.org/abs/{self.arxiv}" if self.arxiv else self.url

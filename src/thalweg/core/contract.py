@@ -1,0 +1,51 @@
+"""What the engine asks of a rule, and the words that both use. A method file never imports this; it imports `core.rule`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, Protocol
+
+from torch import Tensor
+
+State = dict[str, Tensor]
+"""The tensors that a rule keeps for one parameter, by name."""
+
+Scalars = Mapping[str, Any]
+"""Numbers computed on the host for one step: Python floats in eager mode, 0-d float64 tensors in a compiled kernel."""
+
+
+class Needs(Enum):
+    """What a rule must see at once."""
+
+    ELEMENTWISE = "elementwise"
+    """Any piece of a parameter, as a flat tensor."""
+    LAYER = "layer"
+    """The whole parameter, as [batch, rows, cols]; a vector is [batch, 1, n]."""
+    MATRIX = "matrix"
+    """The whole matrix, as [batch, rows, cols]; parameters with fewer than two dimensions are refused."""
+
+
+class RuleLike(Protocol):
+    """An update rule, or a chain of them, as the engine sees it. `core.rule` has the classes and the meaning of each method."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def kind(self) -> Needs: ...
+    @property
+    def kinds(self) -> tuple[type, ...]: ...
+    @property
+    def phases(self) -> tuple[tuple[str, ...], ...]: ...
+    @property
+    def probe_kind(self) -> str | None: ...
+    def is_nonnegative(self, state: str) -> bool: ...
+    def hyper(self) -> dict[str, Any]: ...
+    def with_hyper(self, values: Mapping[str, Any]) -> RuleLike: ...
+    def bound(self, values: Mapping[str, Any]) -> RuleLike: ...
+    def init(self, w: Tensor) -> State: ...
+    def scalars(self, t: int) -> dict[str, float]: ...
+    def measure_phase(self, phase: int, g: Tensor, w: Tensor, s: State, c: Scalars) -> dict[str, Tensor]: ...
+    def step(self, g: Tensor, w: Tensor, s: State, c: Scalars) -> tuple[Tensor, State]: ...
+    def apply(self, w: Tensor, d: Tensor) -> Tensor: ...
+    def absorb(self, h: Tensor, w: Tensor, s: State, c: Scalars) -> State: ...

@@ -1,0 +1,112 @@
+"""Running buckets: the numbers of a step, the backend of each call, the sums over all parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.core import sharding
+from thalweg.core.backends import EAGER_STEPS, WORTH_COMPILING, program
+from thalweg.core.buckets import Bucket, Scratch
+from thalweg.core.contract import Needs, RuleLike
+from thalweg.core.random import fold
+from thalweg.core.split import SplitBucket
+
+Work = list[tuple[Bucket, list[bool], list[Tensor]]]
+"""Buckets, which of their parameters take part, and a gradient for each that does."""
+
+Sums = dict[tuple[str, ...], Tensor]
+"""The sums over all parameters, by the names that a rule gave them."""
+
+
+class Execution:
+    """The working memory of one optimizer's steps.
+
+    Args:
+        backend: "auto", "compiled" or "eager".
+        seed: of the noise.
+    """
+
+    def __init__(self, backend: str, seed: int) -> None:
+        self.backend, self.seed = backend, seed
+        self.scratch = Scratch()
+        self._numbers: dict[tuple[int, torch.device], tuple[RuleLike, int, list[float], Tensor]] = {}
+
+    def sums(self, work: Work, rules: Sequence[RuleLike]) -> Sums:
+        """What every rule wants summed over all parameters, one pass over the gradients for each phase."""
+        out: Sums = {}
+        for phase in range(max((len(rule.phases) for rule in rules), default=0)):
+            for bucket, active, grads in work:
+                rule = rules[bucket.group]
+                if phase < len(rule.phases):
+                    part = self.run(bucket, rule, active, grads, f"measure{phase}", out)
+                    assert part is not None
+                    part = sharding.summed(part, bucket.params[0]) if bucket.is_local else part
+                    key = rule.phases[phase]
+                    out[key] = part.double() if key not in out else out[key] + part.to(out[key].device)
+        return out
+
+    def run(self, bucket: Bucket, rule: RuleLike, active: Sequence[bool], grads: list[Tensor], part: str, sums: Sums) -> Tensor | None:
+        """One program over a bucket.
+
+        Args:
+            bucket: the parameters.
+            rule: their rule with the hyperparameters of this step.
+            active: which parameters take part.
+            grads: a gradient (for "absorb" a curvature estimate) for each that does.
+            part: "step", "absorb" or "measure0", ...
+            sums: what earlier phases measured.
+
+        Returns:
+            For a measurement its vector, else None.
+        """
+        total: Tensor | None = None
+        at = 0
+        for members, t in bucket.runs(active):
+            mine = grads[at : at + len(members)]
+            at += len(members)
+            plain, vector = self.numbers(bucket, rule, t)
+            known = [sums[key] for key in rule.phases if key in sums and part != "absorb"]
+            runner = program(rule, bucket.kernel, part)
+            ready = self._compiles(bucket, t) and runner.prepare(bucket, wait=True)
+            if not ready and self.backend == "auto" and self._compiles(bucket, EAGER_STEPS + 1):
+                runner.prepare(bucket, wait=False)
+            for piece in bucket.pieces(members, mine, self.scratch):
+                given: Any
+                if ready and piece.compilable:
+                    given = torch.cat([vector, *(x.to(vector.device) for x in known)]) if known else vector
+                    result = runner.compiled(piece.g, piece.w, piece.stores, given, piece.index, piece.shapes)
+                else:
+                    given = [*plain, *(x.to(bucket.device) for row in known for x in row.unbind())] if known else plain
+                    result = runner.eager(piece.g, piece.w, piece.stores, given, piece.index, piece.shapes)
+                if result is None:
+                    piece.scatter()
+                else:
+                    total = result if total is None else total + result
+        return total
+
+    def numbers(self, bucket: Bucket, rule: RuleLike, t: int) -> tuple[list[float], Tensor]:
+        """The numbers of step t for a bucket's group, as a list and as a vector on its device."""
+        key = (bucket.group, bucket.device)
+        held = self._numbers.get(key)
+        if held is None or held[0] is not rule or held[1] != t:
+            plain = bucket.kernel.layout.write(rule, t, fold(self.seed, t))
+            vector = torch.tensor(plain, dtype=torch.float64)
+            if bucket.device.type == "cuda":
+                vector = vector.pin_memory().to(bucket.device, non_blocking=True)
+            held = self._numbers[key] = (rule, t, plain, vector)
+        return held[2], held[3]
+
+    def _compiles(self, bucket: Bucket, t: int) -> bool:
+        if self.backend != "auto":
+            return self.backend == "compiled" and not isinstance(bucket, SplitBucket)
+        return t > EAGER_STEPS and bucket.worth >= WORTH_COMPILING and bucket.plan.rule.kind is not Needs.MATRIX
+
+    def backend_of(self, bucket: Bucket) -> str:
+        """Which backend a bucket's calls use, in words."""
+        if self.backend == "auto":
+            return f"eager, compiled after step {EAGER_STEPS}" if self._compiles(bucket, EAGER_STEPS + 1) else "eager"
+        return "compiled" if self._compiles(bucket, 1) else "eager"

@@ -1,0 +1,52 @@
+"""Parameter groups and gradients as users give them: checked, with defaults filled in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.core import sharding
+from thalweg.core.checkpoint import SCHEMA
+from thalweg.core.contract import Needs, RuleLike
+
+_GROUP_KEYS = ("params", "param_names", "name", "rule", "schema", "layout", "split", "initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum")
+
+
+def checked(group: dict[str, Any], default: RuleLike) -> tuple[RuleLike, dict[str, Any]]:
+    """The rule of a group with its hyperparameters, and the group with every key that it lacked.
+
+    Args:
+        group: as given to `add_param_group`.
+        default: the rule of groups that bring none.
+
+    Raises:
+        ValueError: for an unknown key or a bad value.
+    """
+    rule: RuleLike = group.get("rule", default)
+    own = rule.hyper()
+    if unknown := [key for key in group if key not in own and key not in _GROUP_KEYS]:
+        raise ValueError(f"{rule.name}: unknown group key {unknown[0]!r}; expected some of {', '.join([*own, 'layout', 'split'])}.")
+    rule = rule.with_hyper({key: group[key] for key in own if key in group})
+    out = {"layout": "auto", "split": 1, **group, **rule.hyper(), "rule": rule.name, "schema": SCHEMA}
+    if out["layout"] not in ("auto", "flatten", "stack"):
+        raise ValueError(f"{rule.name}: layout must be one of auto, flatten, stack; found {out['layout']!r}.")
+    return rule, out
+
+
+def all_finite(tensors: list[Tensor]) -> bool:
+    """Whether no tensor holds a NaN or an infinity; reads one flag from the device."""
+    norms = [torch.linalg.vector_norm(sharding.local(g), torch.inf) for g in tensors if g.numel() > 0]
+    return not norms or bool(torch.stack([n.to(norms[0].device) for n in norms]).isfinite().all())
+
+
+def check_parameter(rule: RuleLike, name: str, p: Tensor) -> None:
+    """Raise ValueError where a rule cannot take a parameter."""
+    if p.is_meta:
+        raise ValueError(f"{rule.name}: parameter {name} is on the meta device; materialise the model (to_empty, then initialise) first.")
+    if not (p.is_floating_point() or p.is_complex()):
+        raise ValueError(f"{rule.name}: parameter {name} has dtype {p.dtype}; expected a real or complex floating-point dtype.")
+    if rule.kind is Needs.MATRIX and (p.dim() < 2 or p.is_complex()):
+        what = "is complex" if p.is_complex() else f"has shape {tuple(p.shape)}"
+        raise ValueError(f"{rule.name} takes real matrices, and parameter {name} {what}; use tw.optim.route(model, ...) to give it another rule.")

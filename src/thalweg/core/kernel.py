@@ -1,0 +1,225 @@
+"""From a rule to the function that the engine runs: decode the state, call the pure rule, write back.
+
+The same body runs compiled on whole flat tensors and eagerly on pieces that stay in cache. All numbers of a step (hyperparameters, the
+rule's scalars, the sums over all parameters) travel in one float64 vector, so that no number is ever a constant of a graph.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.core.contract import RuleLike, State
+from thalweg.core.precision import Codec, kahan_read, kahan_write, round_weights
+from thalweg.core.random import LANES, mix_int, words
+
+Numbers = Tensor | list[Any]
+"""The vector of a step: a float64 tensor for a compiled kernel, a list of floats (and 0-d sums) for an eager one."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each number stands in the vector of a step.
+
+    Args:
+        dynamic: hyperparameters that are numbers, with the length of a tuple (0 for a plain number).
+        static: the other hyperparameters with their values; they are part of the graph.
+        scalars: names of the rule's scalars.
+        totals: names of the sums over all parameters.
+    """
+
+    dynamic: tuple[tuple[str, int], ...]
+    static: tuple[tuple[str, Any], ...]
+    scalars: tuple[str, ...]
+    totals: tuple[str, ...]
+
+    @classmethod
+    def of(cls, rule: RuleLike) -> Layout:
+        """The layout of a rule's numbers."""
+        dynamic: list[tuple[str, int]] = []
+        static: list[tuple[str, Any]] = []
+        for name, value in rule.hyper().items():
+            if isinstance(value, tuple):
+                dynamic.append((name, len(value)))
+            elif isinstance(value, float | Tensor):
+                dynamic.append((name, 0))
+            else:
+                static.append((name, value))
+        return cls(tuple(dynamic), tuple(static), ("t", "noise", *rule.scalars(1)), tuple(name for phase in rule.phases for name in phase))
+
+    def write(self, rule: RuleLike, t: int, noise: int) -> list[float]:
+        """The numbers of step t, without the sums. `noise` keys the stochastic rounding."""
+        values = rule.hyper()
+        out: list[float] = []
+        for name, length in self.dynamic:
+            out.extend(map(float, values[name]) if length else (float(values[name]),))
+        out += (float(t), float(noise))
+        out.extend(map(float, rule.scalars(t).values()))
+        return out
+
+    def read(self, numbers: Sequence[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Hyperparameters and scalars, by name, from the unbound vector (sums that are not known yet are left out)."""
+        values: dict[str, Any] = dict(self.static)
+        at = 0
+        for name, length in self.dynamic:
+            values[name] = tuple([numbers[at + i] for i in range(length)]) if length else numbers[at]
+            at += max(length, 1)
+        c = {}
+        for name in self.scalars + self.totals:
+            if at < len(numbers):
+                c[name] = numbers[at]
+            at += 1
+        return values, c
+
+
+@dataclass(frozen=True)
+class Form:
+    """How the tensors of one bucket are stored; with the rule's structure it decides the graph.
+
+    Args:
+        layout: the numbers.
+        states: names of the states with their codecs.
+        kinds: types of the rule and its links.
+        dtype: of the weights.
+        rounding: "nearest", "stochastic" or "kahan", for weights in 16 bits.
+        indexed: whether noise is keyed row by row (packed parameters) or from the first row on.
+        many: whether several matrices are stacked.
+    """
+
+    layout: Layout
+    states: tuple[tuple[str, Codec], ...]
+    kinds: tuple[Any, ...]
+    dtype: torch.dtype
+    rounding: str
+    indexed: bool
+    many: bool
+
+    @property
+    def noisy(self) -> bool:
+        """Whether the kernel draws random bits."""
+        return self.rounding == "stochastic" or any(codec.stochastic for _, codec in self.states)
+
+
+ABSORB_STREAM = 64
+"""Streams of noise below are the step's, above the probe's."""
+
+Draw = Callable[[int, Tensor], Tensor]
+
+Stores = list[tuple[Tensor, ...]]
+"""The storage tensors of each state, in the order of `Form.states`; with Kahan summation the compensation comes last."""
+
+
+class Body:
+    """The functions of one rule in one form. `step`, `measure(phase)` and `absorb` are pure up to their final writes.
+
+    Args:
+        rule: a template; its numbers are never read, only its structure.
+        form: how the tensors are stored.
+    """
+
+    def __init__(self, rule: RuleLike, form: Form) -> None:
+        self.rule, self.form = rule, form
+        self.compute = torch.float64 if form.dtype == torch.float64 else torch.float32
+
+    def step(self) -> Callable[[Tensor, Tensor, Stores, Numbers, Tensor | None, list[list[int]]], None]:
+        """(g, w, stores, numbers, index, shapes): one step, written into w and the stores."""
+        rule, form, compute = self.rule, self.form, self.compute
+
+        def step(g: Tensor, w: Tensor, stores: Stores, numbers: Numbers, index: Tensor | None, shapes: list[list[int]]) -> None:
+            values, c = form.layout.read(numbers.unbind() if isinstance(numbers, Tensor) else numbers)
+            bound = rule.bound(values)
+            full = w.to(compute)
+            if form.rounding == "kahan":
+                full = kahan_read(w, stores[-1][0])
+            direction, new = bound.step(g.to(compute), full, _decoded(form, stores, shapes, compute), c)
+            moved = bound.apply(full, direction)
+            draw = _drawer(form, c, index)
+            for i, ((name, codec), held) in enumerate(zip(form.states, stores, strict=False)):
+                if name in new:
+                    _write(codec, held, new[name], draw, i)
+            if form.rounding == "kahan":
+                low, compensation = kahan_write(w, stores[-1][0], moved)
+                w.copy_(low)
+                stores[-1][0].copy_(compensation)
+            elif form.rounding == "stochastic":
+                w.copy_(round_weights(moved, w.dtype, draw(len(form.states), moved), "stochastic"))
+            else:
+                w.copy_(moved)
+
+        return step
+
+    def measure(self, phase: int) -> Callable[[Tensor, Tensor, Stores, Numbers, Tensor | None, list[list[int]]], Tensor]:
+        """The contributions of one piece to the sums of a phase, as a vector."""
+        rule, form, compute = self.rule, self.form, self.compute
+
+        def measure(g: Tensor, w: Tensor, stores: Stores, numbers: Numbers, index: Tensor | None, shapes: list[list[int]]) -> Tensor:
+            values, c = form.layout.read(numbers.unbind() if isinstance(numbers, Tensor) else numbers)
+            sums = rule.bound(values).measure_phase(phase, g.to(compute), w.to(compute), _decoded(form, stores, shapes, compute), c)
+            return torch.stack([sums[name] for name in rule.phases[phase]])
+
+        return measure
+
+    def absorb(self) -> Callable[[Tensor, Tensor, Stores, Numbers, Tensor | None, list[list[int]]], None]:
+        """(h, w, stores, numbers, index, shapes): the state takes in a curvature estimate h of the diagonal."""
+        rule, form, compute = self.rule, self.form, self.compute
+
+        def absorb(h: Tensor, w: Tensor, stores: Stores, numbers: Numbers, index: Tensor | None, shapes: list[list[int]]) -> None:
+            values, c = form.layout.read(numbers.unbind() if isinstance(numbers, Tensor) else numbers)
+            old = _decoded(form, stores, shapes, compute)
+            new = rule.bound(values).absorb(h.to(compute), w.to(compute), old, c)
+            draw = _drawer(form, c, index)
+            for i, ((name, codec), held) in enumerate(zip(form.states, stores, strict=False)):
+                if new[name] is not old[name]:
+                    _write(codec, held, new[name], draw, i + ABSORB_STREAM)
+
+        return absorb
+
+
+def _decoded(form: Form, stores: Stores, shapes: list[list[int]], compute: torch.dtype) -> State:
+    """The states at compute precision. A shape is given where the storage is in blocks and the state is not."""
+    out: State = {}
+    for i, (name, codec) in enumerate(form.states):
+        x = codec.decode(stores[i], compute)
+        if shapes and shapes[i]:
+            batch, *inner = shapes[i]
+            x = x.view(batch, -1)[:, : math.prod(inner)].reshape(batch, *inner)
+        out[name] = x
+    return out
+
+
+def _write(codec: Codec, held: tuple[Tensor, ...], x: Tensor, draw: Draw, stream: int) -> None:
+    if codec.block > 1 and x.dim() != 2:
+        flat = x.reshape(x.shape[0], -1)
+        x = torch.nn.functional.pad(flat, (0, -flat.shape[1] % codec.block))
+        noise = draw(stream, x).view(-1, codec.block) if codec.stochastic else None
+        encodings = codec.encode(x.view(-1, codec.block), noise)
+    else:
+        encodings = codec.encode(x, draw(stream, x) if codec.stochastic else None)
+    for store, encoded in zip(held, encodings, strict=True):
+        store.copy_(encoded)
+
+
+def _drawer(form: Form, c: Mapping[str, Any], index: Tensor | None) -> Draw:
+    """Noise of a tensor's shape. Elements are numbered in rows of 256 from the key of their parameter on.
+
+    `index` holds the key of every row ([rows, 1], packed parameters), or of the first row (one key for a vector as [rows, 256], one for
+    each matrix of a stack).
+    """
+    noise = c["noise"]
+    seed = noise.to(torch.int32) if isinstance(noise, Tensor) else int(noise)
+
+    def draw(stream: int, x: Tensor) -> Tensor:
+        assert index is not None
+        device, key = index.device, seed ^ mix_int(stream)
+        if x.dim() == 2 and x.shape[1] == LANES and not form.many:
+            row = index if form.indexed else (torch.arange(x.shape[0], dtype=torch.int32, device=device) + index).unsqueeze(1)
+            return words(row, torch.arange(LANES, dtype=torch.int32, device=device), key)
+        element = torch.arange(x.numel() // index.numel(), dtype=torch.int32, device=device)
+        return words(index.unsqueeze(1) + (element >> 8), element & (LANES - 1), key).view(x.shape)
+
+    return draw

@@ -1,0 +1,110 @@
+"""Random numbers without global state: rounding noise from a counter, and probe vectors from a Generator.
+
+Rounding noise is a function of (element, seed, stream) alone, so a step gives the same bits eager or compiled, in one call or in slices, and
+on any device. Element e = 256 i + l of a flat tensor gets the 32-bit word
+
+    n(i, l) = a_i l + b_i  (mod 2^32),   a_i, b_i = mix(i, seed, stream)        (multiply-shift; Dietzfelbinger, STACS 1996)
+
+With a_i and b_i uniform, the top 25 bits of n are uniform and any two elements of a row of 256 are exactly independent; rows, steps and streams
+are separated by `mix`, the 32-bit finaliser "lowbias32" (C. Wellons, "Prospecting for Hash Functions", 2018; bias 0.17). One multiplication per element
+is what keeps stochastic rounding cheap: a full mix per element costs a compiled AdamW step as much as the rule itself.
+Arithmetic is int32 and wraps (two's complement), which torch does on every device; right shifts are masked, so their sign does not matter.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+LANES = 256
+"""Elements that share one pair (a, b); a power of two."""
+
+_GOLDEN = 0x9E3779B9
+_SHIFT = LANES.bit_length() - 1
+
+
+def _signed(x: int) -> int:
+    """The int32 with the same low 32 bits as x."""
+    return (x + 2**31) % 2**32 - 2**31
+
+
+_MIX1, _MIX2 = 0x7FEB352D, _signed(0x846CA68B)
+_SECOND = _signed(0x68E31DA4)  # separates b from a
+
+
+def mix(x: Tensor) -> Tensor:
+    """lowbias32: a bijection of int32 words in which each input bit changes each output bit with probability close to 1/2."""
+    x = (x ^ ((x >> 16) & 0xFFFF)) * _MIX1
+    x = (x ^ ((x >> 15) & 0x1FFFF)) * _MIX2
+    return x ^ ((x >> 16) & 0xFFFF)
+
+
+def mix_int(x: int) -> int:
+    """`mix` of one Python integer (its low 32 bits), as a signed 32-bit integer."""
+    x %= 2**32
+    x = ((x ^ (x >> 16)) * 0x7FEB352D) % 2**32
+    x = ((x ^ (x >> 15)) * 0x846CA68B) % 2**32
+    return _signed(x ^ (x >> 16))
+
+
+def fold(*words: int) -> int:
+    """One int32 seed from several integers (user's seed, step, tensor's number, stream...), on the host; order matters.
+
+    Each integer is used with all its bits, 32 at a time.
+    """
+    seed = 0
+    for word in words:
+        while True:
+            seed = mix_int(seed * 31 + (word % 2**32) + _GOLDEN)
+            word >>= 32
+            if word in (0, -1):
+                break
+    return seed
+
+
+def salt(number: int) -> int:
+    """The first row's key of the tensor with this number: keys of different tensors lie far apart, with near certainty."""
+    return fold(number, 1)
+
+
+def hash_noise(x: Tensor, seed: Tensor | int, first: Tensor | int = 0) -> Tensor:
+    """Rounding noise for the elements of x: int32 words of x's shape, of which the top 25 bits are uniform.
+
+    Args:
+        x: only shape and device are used. Shape [rows, 256] is the fast layout; any other shape is numbered in row-major order and gives each element
+            the word that it has in the fast layout.
+        seed: int32 value (0-d int32 tensor, or Python int) that differs per step, tensor and stream; make it with `fold`.
+        first: number of x's first element in the whole tensor, when x is a slice; a multiple of 256 for the fast layout.
+    """
+    start = first >> _SHIFT
+    if x.dim() == 2 and x.shape[1] == LANES:
+        row = (torch.arange(x.shape[0], dtype=torch.int32, device=x.device) + start).unsqueeze(1)
+        lane = torch.arange(LANES, dtype=torch.int32, device=x.device)
+    else:
+        index = (torch.arange(x.numel(), dtype=torch.int32, device=x.device) + first).view(x.shape)
+        row, lane = index >> _SHIFT, index & (LANES - 1)
+    return words(row, lane, seed)
+
+
+def words(row: Tensor, lane: Tensor, seed: Tensor | int) -> Tensor:
+    """The word of each (row, lane), which broadcast: what `hash_noise` numbers for itself, for callers with rows of their own.
+
+    Args:
+        row: int32 keys of rows.
+        lane: int32 in [0, 256).
+        seed: as in `hash_noise`.
+    """
+    a = mix(row ^ seed)
+    b = mix(a ^ _SECOND)
+    return a * lane + b
+
+
+def rademacher(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Independent signs, -1 or +1 with probability 1/2 each, in the shape, dtype and device of `like`."""
+    bits = torch.randint(0, 2, like.shape, generator=generator, device=generator.device, dtype=torch.int8)
+    return (2 * bits - 1).to(device=like.device, dtype=like.dtype)
+
+
+def normal(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Independent standard normal numbers (complex: E|z|^2 = 1), in the shape, dtype and device of `like`."""
+    return torch.randn(like.shape, generator=generator, device=generator.device, dtype=like.dtype).to(like.device)

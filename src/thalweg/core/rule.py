@@ -1,0 +1,151 @@
+"""Rule, the base of every update rule.
+
+A rule is a frozen dataclass of hyperparameters with two pure functions, `init(w) -> state` and
+`step(g, w, s, c) -> (direction, new state)`; the engine does everything else and moves w <- apply(w, direction).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from thalweg.core.checks import as_number, check
+from thalweg.core.contract import Needs, Scalars, State
+from thalweg.core.engine import OPTIONS, Engine, Params
+
+__all__ = ["Needs", "Rule", "Scalars", "State", "descend", "ema"]
+
+
+def ema(m: Tensor, g: Tensor, b: Any) -> Tensor:
+    """Exponential moving average: b m + (1 - b) g, in one operation where b is a Python number."""
+    return torch.lerp(m, g, 1 - b) if isinstance(b, float) else m + (1 - b) * (g - m)
+
+
+class _Signature:
+    """Shows `Lion(params, /, *, lr, ..., backend, ...)` to help() and to editors."""
+
+    def __get__(self, instance: object, owner: type[Rule]) -> inspect.Signature:
+        params = inspect.Parameter("params", inspect.Parameter.POSITIONAL_ONLY, default=None)
+        fields = [
+            inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type)
+            for f in dataclasses.fields(owner)  # type: ignore[arg-type]
+        ]
+        options = [inspect.Parameter(k, inspect.Parameter.KEYWORD_ONLY, default=v) for k, v in OPTIONS.items()]
+        return inspect.Signature([params, *fields, *options])
+
+
+class Rule(ABC):
+    """An update rule. With parameters, `Lion(model.parameters(), lr=1e-4)` is a torch optimizer; without, it is the rule itself.
+
+    Class attributes:
+        needs: what the rule must see at once.
+        nonnegative: states that are never negative, such as second moments; low-precision codes use the sign bit for them.
+        totals: names of sums over all elements of all parameters, which `measure` contributes to and `step` reads in `c`.
+        probe: "hutchinson" or "gnb" where the rule absorbs a diagonal curvature estimate.
+    """
+
+    __signature__ = _Signature()
+    needs: ClassVar[Needs] = Needs.ELEMENTWISE
+    nonnegative: ClassVar[tuple[str, ...]] = ()
+    totals: ClassVar[tuple[str, ...]] = ()
+    probe: ClassVar[str | None] = None
+
+    def __new__(cls, params: Params | None = None, /, **keywords: Any) -> Any:
+        if params is None:
+            if misplaced := set(keywords) & set(OPTIONS):
+                raise TypeError(f"{cls.__name__}: {', '.join(sorted(misplaced))} belong to the optimizer; give the parameters first, or use .optimizer(params, ...).")
+            return super().__new__(cls)
+        options = {name: keywords.pop(name) for name in OPTIONS if name in keywords}
+        return Engine(params, cls(**keywords), **options)
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):  # type: ignore[arg-type]
+            object.__setattr__(self, f.name, as_number(getattr(self, f.name), f.default, f.metadata["range"]))
+            check(self.name, f.name, getattr(self, f.name), f.default, f.metadata["range"])
+
+    @abstractmethod
+    def step(self, g: Tensor, w: Tensor, s: State, c: Scalars) -> tuple[Tensor, State]:
+        """The direction d and the new state; pure. The engine then sets w <- apply(w, d)."""
+
+    def init(self, w: Tensor) -> State:
+        """The state before the first step."""
+        return {}
+
+    def scalars(self, t: int) -> dict[str, float]:
+        """Numbers that depend only on the step t >= 1 and on hyperparameters; `step` reads them in `c`."""
+        return {}
+
+    def measure(self, g: Tensor, w: Tensor, s: State, c: Scalars) -> dict[str, Tensor]:
+        """Contributions of this piece to each of `totals`, as 0-d tensors."""
+        return {}
+
+    def absorb(self, h: Tensor, w: Tensor, s: State, c: Scalars) -> State:
+        """The state after a curvature estimate h of the diagonal; only for rules with a `probe`."""
+        return s
+
+    def apply(self, w: Tensor, d: Tensor) -> Tensor:
+        """The new weights: w - lr d."""
+        return descend(w, d, self.lr)  # type: ignore[attr-defined]
+
+    def optimizer(self, params: Params, **options: Any) -> Engine:
+        """A torch optimizer that runs this rule over `params`. Options as in `Engine`."""
+        return Engine(params, self, **options)
+
+    @property
+    def name(self) -> str:
+        """The rule's public name."""
+        return type(self).__name__
+
+    @property
+    def kind(self) -> Needs:
+        """What the rule must see at once."""
+        return self.needs
+
+    @property
+    def kinds(self) -> tuple[type, ...]:
+        """The class, which with the hyperparameters that are not numbers decides the graph."""
+        return (type(self),)
+
+    @property
+    def phases(self) -> tuple[tuple[str, ...], ...]:
+        """The names of the sums that must be known before the step, one tuple for each pass over the gradients."""
+        return (self.totals,) if self.totals else ()
+
+    @property
+    def probe_kind(self) -> str | None:
+        """The curvature estimate that the rule absorbs, if any."""
+        return self.probe
+
+    def is_nonnegative(self, state: str) -> bool:
+        """Whether the named state is never negative."""
+        return state in self.nonnegative
+
+    def measure_phase(self, phase: int, g: Tensor, w: Tensor, s: State, c: Scalars) -> dict[str, Tensor]:
+        """`measure`, for the engine."""
+        return self.measure(g, w, s, c)
+
+    def hyper(self) -> dict[str, Any]:
+        """Hyperparameters by name: the keys of a parameter group."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+
+    def with_hyper(self, values: Mapping[str, Any]) -> Rule:
+        """This rule with some hyperparameters replaced, checked."""
+        return dataclasses.replace(self, **values)  # type: ignore[type-var]
+
+    def bound(self, values: Mapping[str, Any]) -> Rule:
+        """This rule with hyperparameters replaced by numbers or by 0-d tensors, unchecked; for kernels."""
+        rule = object.__new__(type(self))
+        for name, value in values.items():
+            object.__setattr__(rule, name, value)
+        return rule
+
+
+def descend(w: Tensor, d: Tensor, lr: Any) -> Tensor:
+    """w - lr d, in one operation where lr is a Python number."""
+    return torch.add(w, d, alpha=-lr) if isinstance(lr, float) else w - lr * d

@@ -1,0 +1,88 @@
+"""Buckets of rules that see whole matrices, for weights whose shards lie on several processes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from thalweg.core import sharding
+from thalweg.core.buckets import Bucket, Piece, Plan, Scratch
+from thalweg.core.kernel import Stores
+from thalweg.core.precision import BF16, FULL
+from thalweg.core.random import salt
+from thalweg.core.stack import matrix_shape, row_keys
+
+
+class SplitBucket(Bucket):
+    """One sharded matrix. State of the matrix's shape is sharded as the weight is; other state is kept on every process.
+
+    A step gathers the gradient, the weight and the state, runs the rule on the whole matrix everywhere, and keeps this process's shard.
+    """
+
+    is_local = False
+
+    def __init__(self, params: list[Tensor], ids: list[int], plan: Plan, group: int) -> None:
+        super().__init__(params, ids, plan, group)
+        self.param = params[0]
+        if self.param.is_complex():
+            raise TypeError(f"{plan.rule.name}: sharded complex parameters are supported by elementwise rules only.")
+        self.shape = matrix_shape(self.param.shape, plan.layout, plan.split)
+        start = plan.rule.init(torch.zeros(self.shape, dtype=self.compute, device=self.device))
+        self.inner = {name: tuple(x.shape) for name, x in start.items()}
+        for name, x in start.items():
+            codec = self.choose(name, x.numel())
+            if codec not in (FULL, BF16):
+                self.codecs[name], self.reasons[name] = FULL, "a matrix that is sharded over processes has its state in fp32 or bf16"
+            shard = sharding.scatter(x.view(self.param.shape), self.param).clone() if self.is_sharded(name) else x.clone()
+            self.stores.append((shard.to(torch.bfloat16) if self.codecs[name] is BF16 else shard,))
+        self.kernel = self.form(indexed=False)
+        if self.kernel.rounding == "kahan":
+            self.stores.append((torch.zeros_like(self.param.to_local(), dtype=self.dtype),))  # type: ignore[attr-defined]
+        self.index = row_keys([(salt(ids[0]), self.shape[0])], math.prod(self.shape[1:]), self.device) if self.kernel.noisy else None
+
+    def stand_in(self) -> Piece:
+        """Not asked for, since nothing is compiled."""
+        raise RuntimeError("A sharded matrix has no compiled form.")
+
+    def is_sharded(self, name: str) -> bool:
+        """Whether a state has the weight's shape and is cut as the weight is."""
+        return self.inner.get(name, self.shape) == self.shape
+
+    def pieces(self, members: range, grads: list[Tensor], scratch: Scratch) -> Iterator[Piece]:
+        """The kernel call on the gathered matrix; its results are cut back to shards by `targets` and `sources`."""
+        w = sharding.whole(self.param.detach()).reshape(self.shape).clone()
+        g = sharding.whole(sharding.aligned(grads[0], self.param)).reshape(self.shape)
+        stores: Stores = []
+        for name, (store,) in zip([*self.codecs, "compensation"], self.stores, strict=False):
+            gathered = sharding.whole(sharding.like(store, self.param)).reshape(self.shape) if self.is_sharded(name) else store
+            stores.append((gathered.clone(),))
+        yield SplitPiece(g, w, stores, self.index, bucket=self)
+
+    def keep(self, piece: Piece) -> None:
+        """Write this process's shards of the results."""
+        shape = self.param.shape
+        sharding.local(self.param.detach()).copy_(sharding.scatter(piece.w.view(shape), self.param))
+        for name, (store,), (full,) in zip([*self.codecs, "compensation"], self.stores, piece.stores, strict=False):
+            store.copy_(sharding.scatter(full.view(shape), self.param) if self.is_sharded(name) else full)
+
+    def held(self, i: int) -> dict[str, tuple[Tensor, ...]]:
+        """The storage, by state: DTensors where the state is sharded."""
+        names = [*self.codecs, "compensation"]
+        return {
+            name: (sharding.like(store, self.param) if self.is_sharded(name) else store,) for name, (store,) in zip(names, self.stores, strict=False)
+        }
+
+
+class SplitPiece(Piece):
+    """A piece whose results are cut into shards."""
+
+    def __init__(self, g: Tensor, w: Tensor, stores: Stores, index: Tensor | None, *, bucket: SplitBucket) -> None:
+        super().__init__(g, w, stores, index, compilable=False)
+        self.bucket = bucket
+
+    def scatter(self) -> None:
+        """Keep this process's shards."""
+        self.bucket.keep(self)

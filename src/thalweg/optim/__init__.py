@@ -1,0 +1,50 @@
+"""Optimizers: each name is an update rule. Called with parameters it is a torch optimizer, without them a rule for `chain` and `route`."""
+
+from __future__ import annotations
+
+from thalweg.core.chain import Chain, chain
+from thalweg.optim.adafactor import Adafactor
+from thalweg.optim.adam import Adam
+from thalweg.optim.adamp import AdamP
+from thalweg.optim.adamw import AdamW
+from thalweg.optim.ademamix import AdEMAMix
+from thalweg.optim.clip_by_norm import ClipByNorm
+from thalweg.optim.clip_by_value import ClipByValue
+from thalweg.optim.decoupled_decay import DecoupledDecay
+from thalweg.optim.lion import Lion
+from thalweg.optim.muon import Muon
+from thalweg.optim.normalized_sgd import NormalizedSGD
+from thalweg.optim.novograd import NovoGrad
+from thalweg.optim.route import route
+from thalweg.optim.sgd import SGD
+from thalweg.optim.sgdp import SGDP
+from thalweg.optim.sgdw import SGDW
+from thalweg.optim.signum import Signum
+from thalweg.optim.sophia_g import SophiaG
+from thalweg.optim.sophia_h import SophiaH
+from thalweg.optim.trust_region import NonEuclideanTrustRegion
+
+__all__ = [
+    "SGD",
+    "SGDP",
+    "SGDW",
+    "AdEMAMix",
+    "Adafactor",
+    "Adam",
+    "AdamP",
+    "AdamW",
+    "Chain",
+    "ClipByNorm",
+    "ClipByValue",
+    "DecoupledDecay",
+    "Lion",
+    "Muon",
+    "NonEuclideanTrustRegion",
+    "NormalizedSGD",
+    "NovoGrad",
+    "Signum",
+    "SophiaG",
+    "SophiaH",
+    "chain",
+    "route",
+]

@@ -1,0 +1,278 @@
+"""Who races: a `Method` is a name, a search space and a way to build the optimizer. Methods are found by their public names."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import hashlib
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib import resources
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from thalweg.core.card import Card
+from thalweg.core.space import Dimension, Log, OneMinusLog, Space, assign
+from thalweg.inspect import catalogue
+from thalweg.inspect.entry import Entry
+from thalweg.race.task import source_of
+
+Build = Callable[[nn.Module, Mapping[str, Any]], Optimizer]
+REST = "rest"  # the rule for what a matrix rule cannot take
+TORCH = "torch."
+
+
+class MethodError(LookupError):
+    """A method that cannot be raced; the message says why and what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A way to train that can be raced.
+
+    Args:
+        name: unique within a race.
+        space: the search space, which knows no task.
+        build: `build(model, hyper)` makes the optimizer; `hyper` has the space's names (or fewer: the rest keep their defaults). It must
+            be a function or an object of an importable module where trials run in other processes.
+        defaults: the hyperparameters of the trial without tuning.
+        card: the method's card, if it has one.
+        closure: whether `step` needs a closure (as SAM does).
+        probe: "hutchinson" or "gnb" where the optimizer asks for a curvature probe.
+        code: a hash of the method's source; worked out from `build` where it is not given.
+    """
+
+    name: str
+    space: Space
+    build: Build
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    card: Card | None = None
+    closure: bool = False
+    probe: Literal["hutchinson", "gnb"] | None = None
+    code: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.name or any(c in self.name for c in ",/\n"):
+            raise MethodError(f"A method's name must not be empty nor hold a comma or a slash; found {self.name!r}.")
+
+    def fingerprint(self) -> str:
+        """A hash of the code and of the space."""
+        text = repr((self.name, self.code or source_of(self.build), self.space.dimensions, dict(self.defaults), self.closure, self.probe))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class _RuleClass(Protocol):
+    __dataclass_fields__: dict[str, dataclasses.Field[Any]]
+    __module__: str
+
+    def __call__(self, params: Any = None, /, **hyper: Any) -> Any: ...
+
+
+@dataclass(frozen=True)
+class RuleBuild:
+    """Builds a rule of the library. A rule that takes matrices alone gets the hidden matrices, and AdamW the rest."""
+
+    module: str
+    name: str
+    routed: bool
+
+    def __call__(self, model: nn.Module, hyper: Mapping[str, Any]) -> Optimizer:
+        """The optimizer of all trainable parameters of `model`."""
+        if not self.routed:
+            return self._rule()([p for p in model.parameters() if p.requires_grad], **_keywords(self._rule(), hyper))
+        from thalweg.optim import AdamW, route
+
+        rest = {name.removeprefix(f"{REST}."): value for name, value in hyper.items() if name.startswith(f"{REST}.")}
+        own = {name: value for name, value in hyper.items() if not name.startswith(f"{REST}.")}
+        rules = {"hidden matrices": self._rule()(**_keywords(self._rule(), own)), "rest": AdamW(**_keywords(AdamW, rest))}
+        return route(model, rules)
+
+    def _rule(self) -> _RuleClass:
+        return _member(self.module, self.name)
+
+
+@dataclass(frozen=True)
+class WrapBuild:
+    """Builds a wrapper around another method's optimizer."""
+
+    module: str
+    name: str
+    own: tuple[str, ...]
+    inner: Build
+
+    def __call__(self, model: nn.Module, hyper: Mapping[str, Any]) -> Optimizer:
+        """The wrapped optimizer of all trainable parameters of `model`."""
+        inside = self.inner(model, {name: value for name, value in hyper.items() if name not in self.own})
+        return _member(self.module, self.name)(inside, **{name: hyper[name] for name in self.own if name in hyper})
+
+
+@dataclass(frozen=True)
+class TorchBuild:
+    """Builds an optimizer of torch.optim. `fixed` are the keywords that are not searched."""
+
+    name: str
+    fixed: tuple[tuple[str, Any], ...] = ()
+
+    def __call__(self, model: nn.Module, hyper: Mapping[str, Any]) -> Optimizer:
+        """The optimizer of all trainable parameters of `model`."""
+        cls = _member("torch.optim", self.name)
+        defaults = {name: p.default for name, p in inspect.signature(cls).parameters.items()}
+        return cls([p for p in model.parameters() if p.requires_grad], **dict(self.fixed), **assign(defaults, hyper))
+
+
+def _torch_spaces() -> dict[str, tuple[dict[str, Dimension], dict[str, Any]]]:
+    adam = {"lr": Log(1e-4, 1e-1), "weight_decay": Log(1e-4, 1.0), "betas.0": OneMinusLog(0.8, 0.98), "betas.1": OneMinusLog(0.9, 0.999)}
+    momentum = {"lr": Log(1e-3, 1.0), "weight_decay": Log(1e-6, 1e-2), "momentum": OneMinusLog(0.8, 0.98)}
+    return {
+        "AdamW": (adam, {}),
+        "Adam": ({name: dim for name, dim in adam.items() if name != "weight_decay"}, {}),
+        "NAdam": ({name: dim for name, dim in adam.items() if name != "weight_decay"}, {}),
+        "SGD": (momentum, {"nesterov": True, "momentum": 0.9}),
+        "RMSprop": ({"lr": Log(1e-5, 1e-1), "alpha": OneMinusLog(0.9, 0.999)}, {}),
+        "Adagrad": ({"lr": Log(1e-3, 1.0)}, {}),
+    }
+
+
+def available() -> list[str]:
+    """Names of all methods that can be raced: the library's optimizers and wrappers, then torch's own for comparison."""
+    return [entry.name for entry in catalogue.load() if entry.family == "wrap" or _searched(entry)] + [TORCH + name for name in _torch_spaces()]
+
+
+def find(name: str) -> Method:
+    """The method of a public name.
+
+    Args:
+        name: an optimizer (`Lion`), a wrapper around one (`SAM+AdamW`; `SAM` alone is around SGD), or one of torch's own (`torch.AdamW`).
+
+    Raises:
+        MethodError: there is none, or it is not something to race.
+    """
+    if name.startswith(TORCH):
+        return _torch(name)
+    outer, plus, inner = name.partition("+")
+    try:
+        entry = catalogue.find(outer)
+    except catalogue.UnknownMethod as error:
+        raise MethodError(str(error)) from error
+    if entry.family == "wrap":
+        return _wrapped(entry, find(inner or "SGD"))
+    if plus:
+        raise MethodError(f"{name!r}: {entry.name} is no wrapper, so nothing can stand after its +; wrappers are written first, as in SAM+{entry.name}.")
+    if entry.family != "optim" or not _searched(entry):
+        raise MethodError(f"{entry.name} is not an optimizer on its own, so it cannot be raced; `thalweg race` takes {', '.join(available())}.")
+    return _rule(entry)
+
+
+def find_all(names: Iterable[str | Method]) -> list[Method]:
+    """Methods by name, or as they are; each name once.
+
+    Raises:
+        MethodError: an unknown name, or a name given twice.
+    """
+    found = [name if isinstance(name, Method) else find(name.strip()) for name in names]
+    seen = [method.name for method in found]
+    if twice := sorted({name for name in seen if seen.count(name) > 1}):
+        raise MethodError(f"{', '.join(twice)} is among the methods more than once; name each method once.")
+    return found
+
+
+def _searched(entry: Entry) -> bool:
+    return entry.family == "optim" and any(h.name == "lr" and h.search for h in entry.hyper)
+
+
+def _rule(entry: Entry) -> Method:
+    rule = _member(entry.module, entry.name)
+    routed = "matrix" in entry.needs
+    dimensions = dict(_space(entry.module).dimensions)
+    defaults = _defaults(rule, dimensions)
+    if routed:
+        adamw = catalogue.find("AdamW")
+        lr = {f"{REST}.lr": _space(adamw.module).dimensions["lr"]}
+        defaults |= {f"{REST}.{name}": value for name, value in _defaults(_member(adamw.module, adamw.name), {"lr": lr}).items()}
+        dimensions |= lr
+    return Method(
+        name=entry.name, space=Space(dimensions), build=RuleBuild(entry.module, entry.name, routed), defaults=defaults, card=_card(entry),
+        probe=rule.probe, code=_code(entry.module),
+    )
+
+
+def _wrapped(entry: Entry, inner: Method) -> Method:
+    own = _space(entry.module).dimensions
+    if shared := sorted(set(own) & set(inner.space.dimensions)):
+        raise MethodError(f"{entry.name} and {inner.name} both have a hyperparameter {', '.join(shared)}, so they cannot be searched together.")
+    wrapper = _member(entry.module, entry.name)
+    signature = inspect.signature(wrapper.__init__).parameters
+    return Method(
+        name=f"{entry.name}+{inner.name}", space=Space({**inner.space.dimensions, **own}), card=_card(entry),
+        build=WrapBuild(entry.module, entry.name, tuple(own), inner.build), closure="closure" in entry.needs, probe=inner.probe,
+        defaults={**inner.defaults, **{name: signature[name].default for name in own}}, code=_code(entry.module) + inner.fingerprint(),
+    )
+
+
+def _torch(name: str) -> Method:
+    spaces = _torch_spaces()
+    short = name.removeprefix(TORCH)
+    if short not in spaces:
+        raise MethodError(f"No method is named {name!r}; of torch's own there are {', '.join(TORCH + s for s in spaces)}.")
+    dimensions, fixed = spaces[short]
+    signature = inspect.signature(_member("torch.optim", short)).parameters
+    defaults = {key: fixed.get(key, _entry_of(signature[key.partition(".")[0]].default, key)) for key in dimensions}
+    build = TorchBuild(short, tuple((key, value) for key, value in fixed.items() if key not in dimensions))
+    return Method(name=name, space=Space(dimensions), build=build, defaults=defaults, code=f"torch {torch.__version__}")
+
+
+def _member(module: str, name: str) -> Any:
+    return vars(importlib.import_module(module))[name]
+
+
+def _space(module: str) -> Space:
+    importlib.import_module(module)
+    return vars(sys.modules[module])["SPACE"]
+
+
+def _card(entry: Entry) -> Card:
+    return Card(**{f.name: getattr(entry, f.name) for f in dataclasses.fields(Card)})
+
+
+def _defaults(rule: _RuleClass, dimensions: Mapping[str, Any]) -> dict[str, Any]:
+    """The rule's own values for the names of a space."""
+    return {name: _entry_of(rule.__dataclass_fields__[name.partition(".")[0]].default, name) for name in dimensions}
+
+
+def _entry_of(default: Any, name: str) -> Any:
+    index = name.partition(".")[2]
+    return default[int(index)] if index else default
+
+
+def _keywords(rule: _RuleClass, hyper: Mapping[str, Any]) -> dict[str, Any]:
+    return assign({name: f.default for name, f in rule.__dataclass_fields__.items()}, hyper)
+
+
+@lru_cache
+def _code(module: str) -> str:
+    """A hash of the method's file, of the files of the library that it imports, and of the machinery that runs it."""
+    seen: dict[str, str] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name not in seen:
+            seen[name] = _text(name)
+            waiting += [m for m in _imports(seen[name]) if m.startswith("thalweg.")]
+    return hashlib.sha256("\n".join(seen[name] for name in sorted(seen)).encode()).hexdigest()
+
+
+def _text(module: str) -> str:
+    package, _, name = module.rpartition(".")
+    file = resources.files(package).joinpath(f"{name}.py")
+    return file.read_text(encoding="utf-8") if file.is_file() else ""
+
+
+def _imports(text: str) -> list[str]:
+    return [node.module for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom) and node.module]

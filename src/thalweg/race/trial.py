@@ -1,0 +1,264 @@
+"""One training run: the same seed gives the same initial weights and the same data order to every method.
+
+Learning rates rise linearly over the first 5 percent of the steps and fall linearly to zero at the last one (Defazio et al., 2023,
+arXiv:2310.07831, find that hard to beat), for every method alike; a trial is judged at its last step only.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from thalweg.race.methods import Method
+from thalweg.race.records import Status, Trial
+from thalweg.race.task import Task, TaskSource
+
+WARM_UP_STEPS = 3  # thrown away before the clock starts: compilation, allocation, first touches
+RISE = 0.05  # of the horizon
+FAR = 10.0  # a mean loss this many times further out than the first one has diverged
+INIT, ORDER, NOISE = range(3)  # what a seed is used for
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Everything that a process needs to run one trial.
+
+    Args:
+        trial: the plan: key, method, stage, index, seed and hyperparameters.
+        method: how to build the optimizer.
+        task: what to train.
+        steps: the horizon.
+        batch: examples per training batch.
+        grid: how many times the curve is measured, evenly over the horizon, the start not counted.
+        test: whether to measure the test metric at the end.
+    """
+
+    trial: Trial
+    method: Method
+    task: TaskSource
+    steps: int
+    batch: int
+    grid: int
+    test: bool
+
+
+class _Diverged(Exception):
+    pass
+
+
+@dataclass
+class _Run:
+    """What has been measured so far; survives an exception in the middle."""
+
+    curve: dict[str, list[float]] = field(default_factory=lambda: {k: [] for k in ("step", "seconds", "gradients", "forwards", "train", "val")})
+    step_seconds: list[float] = field(default_factory=list)
+    gradients: int = 0
+    forwards: int = 0
+    state_bytes: int | None = None
+    warmup_s: float | None = None
+    score: float | None = None
+    test: float | None = None
+
+
+def run_job(job: Job) -> Trial:
+    """Run the trial. Whatever happens inside becomes a status with a message; nothing is raised but a KeyboardInterrupt."""
+    run = _Run()
+    memory = _Memory()
+    with _one_thread():
+        status, message = _guarded(lambda: _train(job, run))
+    return replace(
+        job.trial, status=status, message=message, score=run.score if status == "done" else None, test=run.test if status == "done" else None,
+        curve=run.curve, step_ms=1000 * statistics.median(run.step_seconds) if run.step_seconds else None, warmup_s=run.warmup_s,
+        state_bytes=run.state_bytes, peak_mib=memory.growth(),
+    )
+
+
+def _guarded(body: Callable[[], None]) -> tuple[Status, str]:
+    try:
+        body()
+    except _Diverged as error:
+        return "diverged", str(error)
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        return "out of memory", _line(error)
+    except Exception as error:  # a trial that breaks is a result of the method, and the race goes on
+        refused = isinstance(error, RuntimeError) and ("not enough memory" in str(error) or "can't allocate memory" in str(error))
+        return ("out of memory" if refused else "failed"), _line(error)
+    return "done", ""
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".partition("\n")[0][:300]
+
+
+def _train(job: Job, run: _Run) -> None:
+    task = job.task.load()
+    started = time.perf_counter()
+    with torch.random.fork_rng():
+        with suppress(_Diverged):  # the run itself will say so, with its curve
+            _Session(job, task, _Run()).steps(min(WARM_UP_STEPS, job.steps))
+        run.warmup_s = time.perf_counter() - started
+        _Session(job, task, run).whole()
+
+
+class _Session:
+    """A model, its optimizer and its data stream from step 0 on."""
+
+    def __init__(self, job: Job, task: Task, run: _Run) -> None:
+        self.job, self.task, self.run = job, task, run
+        # Ordinary layers draw their weights, and dropout its masks, from torch's own state, which the caller puts back.
+        torch.manual_seed(derived(job.trial.seed, INIT))
+        self.model = task.model(torch.Generator().manual_seed(derived(job.trial.seed, INIT)))
+        self.optimizer = job.method.build(self.model, job.trial.hyper)
+        self.stream = iter(task.batches("train", job.batch, torch.Generator().manual_seed(derived(job.trial.seed, ORDER))))
+        self.base = [group["lr"] for group in self.optimizer.param_groups]
+        self.cuda = any(p.is_cuda for p in self.model.parameters())
+        torch.manual_seed(derived(job.trial.seed, NOISE))
+        self.model.train()
+
+    def whole(self) -> None:
+        """All steps, with the curve."""
+        job, run = self.job, self.run
+        held_out = list(self.task.batches("validation", job.batch, torch.Generator().manual_seed(0)))
+        self.record(0, math.nan, self.task.evaluate(self.model, held_out))
+        grid = [round(job.steps * (i + 1) / job.grid) for i in range(job.grid)]
+        start, done = math.nan, 0
+        for stop in sorted({step for step in grid if step > 0}):
+            losses = self.steps(stop, done)
+            start, done = (losses[0] if done == 0 else start), stop
+            mean = sum(losses) / len(losses)
+            if mean > start + FAR * max(abs(start), 1e-3):
+                self.record(stop, mean, math.nan)
+                raise _Diverged(f"mean loss {mean:.4g} before step {stop}, {start:.4g} at the start")
+            run.state_bytes = _state_bytes(self.optimizer)
+            self.record(stop, mean, self.task.evaluate(self.model, held_out))
+            if not math.isfinite(run.curve["val"][-1]):
+                raise _Diverged(f"{self.task.metric} on validation is {run.curve['val'][-1]} at step {stop}")
+        run.score = run.curve["val"][-1]
+        if job.test:
+            run.test = self.task.evaluate(self.model, self.task.batches("test", job.batch, torch.Generator().manual_seed(0)))
+            if not math.isfinite(run.test):
+                raise _Diverged(f"{self.task.metric} on test is {run.test} at the end")
+
+    def steps(self, stop: int, start: int = 0) -> list[float]:
+        """Train from step `start` to `stop`; the losses."""
+        losses = []
+        for step in range(start, stop):
+            batch = next(self.stream)
+            before = time.perf_counter()
+            for group, lr in zip(self.optimizer.param_groups, self.base, strict=True):
+                group["lr"] = lr * factor(step, self.job.steps)
+            loss = self.step(batch)
+            if self.cuda:
+                torch.cuda.synchronize()
+            self.run.step_seconds.append(time.perf_counter() - before)
+            losses.append(loss)
+            if not math.isfinite(loss):
+                self.record(step + 1, loss, math.nan)
+                raise _Diverged(f"loss is {loss} at step {step + 1}")
+        return losses
+
+    def step(self, batch: Any) -> float:
+        """One step of the optimizer; the loss before it."""
+        seen: list[Tensor] = []
+
+        def closure() -> Tensor:
+            self.run.forwards += 1
+            self.run.gradients += 1
+            self.optimizer.zero_grad()
+            loss = self.task.loss(self.task.output(self.model, batch), batch)
+            loss.backward()
+            seen.append(loss.detach())
+            return loss
+
+        if self.job.method.probe is not None and self.optimizer.probe_due:  # type: ignore[attr-defined]
+            self.probe(batch)
+        if self.job.method.closure:
+            self.optimizer.step(closure)  # type: ignore[arg-type]
+        else:
+            closure()
+            self.optimizer.step()
+        return float(seen[0])
+
+    def probe(self, batch: Any) -> None:
+        """A curvature estimate on this batch: two gradients for a Hessian-vector product, one for sampled labels."""
+        def loss_fn() -> Tensor:
+            self.run.forwards += 1
+            output = self.task.output(self.model, batch)
+            return output if self.job.method.probe == "gnb" else self.task.loss(output, batch)
+
+        self.run.gradients += 1 if self.job.method.probe == "gnb" else 2
+        self.optimizer.probe(loss_fn)  # type: ignore[attr-defined]
+
+    def record(self, step: int, train: float, val: float) -> None:
+        """One point of the curve."""
+        run = self.run
+        for name, value in (("step", step), ("seconds", sum(run.step_seconds)), ("gradients", run.gradients), ("forwards", run.forwards),
+                            ("train", train), ("val", val)):
+            run.curve[name].append(float(value))
+
+
+def factor(step: int, horizon: int) -> float:
+    """What the learning rate is multiplied by at `step` = 0, ..., horizon - 1: a linear rise, then a linear fall that would reach 0 at `horizon`."""
+    rise = max(1, round(RISE * horizon))
+    return min((step + 1) / rise, (horizon - step) / max(1, horizon - rise))
+
+
+def derived(seed: int, purpose: int) -> int:
+    """An independent seed of 63 bits for each purpose."""
+    return int(np.random.SeedSequence([seed, purpose]).generate_state(1, np.uint64)[0] >> 1)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _state_bytes(optimizer: Optimizer) -> int:
+    """Bytes of the optimizer's tensors; a buffer shared by many views counts once."""
+    storages: dict[int, int] = {}
+    waiting: list[Any] = [dict(optimizer.state)]
+    while waiting:
+        entry = waiting.pop()
+        if isinstance(entry, Tensor):
+            storages[entry.untyped_storage().data_ptr()] = entry.untyped_storage().nbytes()
+        elif isinstance(entry, dict):
+            waiting.extend(entry.values())
+        elif isinstance(entry, list | tuple):
+            waiting.extend(entry)
+    return sum(storages.values())
+
+
+class _Memory:
+    """Peak growth of this process's memory, where the system (Linux) lets the peak be reset."""
+
+    def __init__(self) -> None:
+        self.start: int | None = None
+        try:
+            Path("/proc/self/clear_refs").write_text("5")
+            self.start = self._kib("VmRSS")
+        except OSError:
+            pass  # another system: the figure is left out
+
+    def growth(self) -> float | None:
+        """MiB above the start."""
+        return None if self.start is None else max(0, self._kib("VmHWM") - self.start) / 1024
+
+    @staticmethod
+    def _kib(name: str) -> int:
+        return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{name}:"))

@@ -1,0 +1,130 @@
+"""Sharpness-aware minimisation. Foret et al. (2020), arXiv:2010.01412; adaptive form Kwon et al. (2021), arXiv:2102.11600.
+
+    g = grad L(w)                                    (1)  first run of the closure
+    e = rho g / ||g||                                (2)  ||.||: Euclidean norm over all parameters together
+    e = rho T^2 g / ||T g||,  T = |w| + eta          (2') adaptive: the ball scales with the weights
+    w <- base optimizer's step at w with grad L(w + e)  (3)  second run of the closure
+
+In (2') T applies to every parameter, biases included, and eta is 0.01 as in the published code.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.amp import GradScaler
+from torch.nn.utils import get_total_norm
+from torch.optim import Optimizer
+
+from thalweg.core.card import Card
+from thalweg.core.checks import check
+from thalweg.core.sharding import whole
+from thalweg.core.space import Log, Space
+
+CARD = Card(
+    name="SAM",
+    title="Sharpness-Aware Minimization for Efficiently Improving Generalization",
+    authors="Foret et al.",
+    year=2020,
+    family="wrap",
+    arxiv="2010.01412",
+    needs=("closure",),
+    reduces_to=("the base optimizer with rho=0",),
+    departures=("The adaptive form scales biases too.",),
+    use="Image models and fine-tuning, where generalisation and not the training loss is the limit: two gradients per step. Batch-norm statistics "
+    "see both passes.",
+)
+SPACE = Space({"rho": Log(1e-2, 0.5)})
+ETA = 0.01
+TINY = 1e-12
+
+
+class SAM(Optimizer):
+    """Wraps any torch optimizer: `SAM(AdamW(model.parameters(), lr=1e-3), rho=0.05).step(closure)`.
+
+    Parameter groups, state and state_dict are the base optimizer's own, so schedulers may hold either of the two and checkpoints fit both.
+    With mixed precision the closure calls `scaler.scale(loss).backward()`, and the loop `sam.step(closure, scaler=scaler); scaler.update()`;
+    the perturbation does not depend on the scale, and a step whose gradients overflow is skipped. For `torch.distributed.checkpoint`,
+    whose helpers call `step` without a closure, pass `sam.base`.
+
+    Args:
+        optimizer: the base optimizer.
+        rho: radius of the ball, >= 0.
+        adaptive: scale the ball with the weights (ASAM; its rho is about ten times larger).
+    """
+
+    def __init__(self, optimizer: Optimizer, *, rho: float = 0.05, adaptive: bool = False) -> None:
+        check("SAM", "rho", rho, 0.05, ">= 0")
+        check("SAM", "adaptive", adaptive, False, "bool")
+        self.__setstate__({"base": optimizer, "rho": rho, "adaptive": adaptive})  # prepares the hooks; Optimizer.__init__ would make its own groups
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]
+        return self.base.param_groups
+
+    @property
+    def state(self) -> Any:  # type: ignore[override]
+        return self.base.state
+
+    @property
+    def defaults(self) -> dict[str, Any]:  # type: ignore[override]
+        return dict(self.base.defaults)  # a copy: torch writes a key of its own into it
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"base": self.base, "rho": self.rho, "adaptive": self.adaptive}
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.base.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.base.load_state_dict(state_dict)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        self.base.add_param_group(param_group)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        self.base.zero_grad(set_to_none=set_to_none)
+
+    def step(self, closure: Callable[[], Any] | None = None, *, scaler: GradScaler | None = None) -> Any:  # type: ignore[override]
+        """Two runs of the closure and one step of the base optimizer; returns the loss of the first run, at the unperturbed weights.
+
+        Args:
+            closure: clears the gradients, computes the loss, calls backward and returns the loss.
+            scaler: a GradScaler whose `scale` the closure uses; its `update` stays with the caller.
+
+        If the first gradient is not finite there is no second run: the base optimizer (or the scaler) sees that gradient and decides.
+        """
+        if closure is None:
+            raise ValueError("SAM.step needs a closure that clears the gradients, computes the loss, calls backward and returns it; found None.")
+        with torch.enable_grad():
+            loss = closure()  # (1)
+        moved = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        scale = self._scale(moved)
+        if math.isfinite(scale) and moved:
+            before = [p.detach().clone() for p in moved]
+            try:
+                with torch.no_grad():
+                    for p in moved:
+                        p.add_((p.abs() + ETA).square() * p.grad if self.adaptive else p.grad, alpha=scale)  # (2'), (2)
+                with torch.enable_grad():
+                    closure()
+            finally:
+                with torch.no_grad():
+                    for p, w in zip(moved, before, strict=True):
+                        p.copy_(w)
+        if scaler is None:
+            self.base.step()  # (3)
+        else:
+            scaler.step(self.base)
+        return loss
+
+    @torch.no_grad()
+    def _scale(self, moved: list[Tensor]) -> float:
+        """The ratio of rho to the norm of (2) or (2'); NaN where that norm is not finite."""
+        slopes = [(p.abs() + ETA) * p.grad if self.adaptive else p.grad for p in moved]
+        norm = float(whole(get_total_norm(slopes)))
+        return self.rho / (norm + TINY) if math.isfinite(norm) else math.nan
