@@ -15,6 +15,8 @@ PYTEST ?=
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt
 
+export NO_MKDOCS_2_WARNING := 1
+
 .PHONY: race test check bench docs catalogue setup clean
 .DEFAULT_GOAL := help
 

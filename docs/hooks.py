@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +43,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Where a page says `<!-- include: PATH -->`, the text of that file of the repository stands."""
-    return re.sub(r"<!-- include: (\S+) -->", lambda m: (ROOT / m[1]).read_text(encoding="utf-8"), markdown)
+    """Where a page says `<!-- bench -->`, the tables of bench/results stand."""
+    tables = [file.read_text(encoding="utf-8") for file in sorted((ROOT / "bench" / "results").glob("*.md"))]
+    return markdown.replace("<!-- bench -->", "\n\n".join(tables) or "No measurement is kept in this version: `make bench` makes one.")
 
 
 def index(methods: list[Entry]) -> str:
@@ -87,4 +87,4 @@ def cell(text: str) -> str:
 
 
 def code(text: str) -> str:
-    return f"`{cell(text)}`" if text else ""
+    return f"`{text}`" if text else ""

@@ -62,6 +62,16 @@ def follow(rule: RuleLike, ws: Sequence[Tensor], steps: int, grads: Callable[[in
     return [w.view_as(like) for w, like in zip(seen, ws, strict=True)]
 
 
+def act(rule: Any, g: Tensor, w: Tensor, s: State | None = None, t: int = 1, **sums: Tensor) -> tuple[Tensor, State]:
+    """One call of the pure body at step t: the direction and the new state."""
+    return rule.step(g, w, rule.init(w) if s is None else s, {"t": float(t), **rule.scalars(t), **sums})  # type: ignore[no-any-return]
+
+
+def numbers(*values: float) -> Tensor:
+    """A float64 vector."""
+    return torch.tensor(values, dtype=torch.float64)
+
+
 def optimize(make: Optimize, ws: Sequence[Tensor], steps: int, prepare: Prepare | None = None) -> list[Tensor]:
     """The weights after `steps` of a torch optimizer on the same problem; `prepare` works on p.grad before each step."""
     params = [torch.nn.Parameter(w.clone()) for w in ws]
@@ -126,7 +136,7 @@ CASES = (
         "AdEMAMix", AdEMAMix(lr=0.01, weight_decay=0.1, alpha=3.0, alpha_warmup=30, beta3_warmup=30),
         peer("AdEMAMix", lr=0.01, weight_decay=0.1, weight_decouple=True, alpha=3.0, t_alpha_beta3=30), PEER,
     ),
-    Case("Adafactor", Adafactor(lr=0.5, weight_decay=0.1), lambda p: torch.optim.Adafactor(p, lr=0.5, weight_decay=0.1), shapes=((6, 4), (3, 7), (5,))),
+    Case("Adafactor", Adafactor(lr=0.5, weight_decay=0.1), lambda p: torch.optim.Adafactor(p, lr=0.5, weight_decay=0.1), shapes=(*MATRICES, (5,))),
     # eps near zero: the package adds eps before the bias correction of v, which makes it eps / sqrt(1 - b2^t); test_adamp holds the right place
     Case("AdamP", AdamP(lr=0.01, weight_decay=0.1, delta=0.9, eps=1e-20), peer("AdamP", lr=0.01, weight_decay=0.1, delta=0.9, eps=1e-20), PEER),
     Case("SGDP", SGDP(lr=0.01, weight_decay=0.01, delta=0.9), peer("SGDP", lr=0.01, momentum=0.9, weight_decay=0.01, delta=0.9), PEER),
@@ -134,7 +144,10 @@ CASES = (
         "SGDP Nesterov", SGDP(lr=0.01, weight_decay=0.01, delta=0.9, nesterov=True),
         peer("SGDP", lr=0.01, momentum=0.9, weight_decay=0.01, delta=0.9, nesterov=True), PEER,
     ),
-    Case("NovoGrad", NovoGrad(lr=0.01, weight_decay=0.1), peer("NovoGrad", lr=0.01, betas=(0.95, 0.98), weight_decay=0.1, weight_decouple=False), PEER),
+    Case(
+        "NovoGrad", NovoGrad(lr=0.01, weight_decay=0.1),
+        peer("NovoGrad", lr=0.01, betas=(0.95, 0.98), weight_decay=0.1, weight_decouple=False), PEER,
+    ),
     Case(
         "ClipByNorm", chain(ClipByNorm(max_norm=1.0), SGD(lr=0.1)), lambda p: torch.optim.SGD(p, lr=0.1), tolerance=1e-6,
         prepare=lambda p: torch.nn.utils.clip_grad_norm_(p, 1.0),

@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from .report_example import CRASH, example_race
 
 from thalweg.race.records import RaceResult, Trial
-from thalweg.race.report import write_report
 from thalweg.race.report import series as lines
-from thalweg.race.report import words
+from thalweg.race.report import words, write_report
 from thalweg.race.report.page import MAX_BYTES, failures, method_styles, render, rows
 from thalweg.race.report.payload import LEVELS, packed, plain, result_data
+
+from .report_example import CRASH, example_race
 
 
 def embedded(page: bytes) -> dict[str, Any]:
@@ -46,12 +46,25 @@ def final(seed: int, val: list[float], *, status: str = "done", method: str = "A
     """A final run with an evaluation every 10 steps."""
     steps = [10.0 * (i + 1) for i in range(len(val))]
     curve = {"step": steps, "gradients": steps, "seconds": [s * pace for s in steps], "val": val, "train": val}
-    return Trial(key=f"{method}{seed}", method=method, stage="final", index=0, seed=seed, hyper={"lr": 0.1}, status=status, score=val[-1], test=test, curve=curve)
+    return Trial(
+        key=f"{method}{seed}",
+        method=method,
+        stage="final",
+        index=0,
+        seed=seed,
+        hyper={"lr": 0.1},
+        status=status,
+        score=val[-1],
+        test=test,
+        curve=curve,
+    )
 
 
 def small(*trials: Trial, target: float | None = 0.5, direction: str = "min") -> RaceResult:
     base = example_race(["AdamW"], seeds=2, trials=2)
-    settings = dataclasses.replace(base.settings, methods=tuple(dict.fromkeys(t.method for t in trials)), reference=trials[0].method, direction=direction)
+    settings = dataclasses.replace(
+        base.settings, methods=tuple(dict.fromkeys(t.method for t in trials)), reference=trials[0].method, direction=direction
+    )
     return RaceResult(settings=settings, target=target, trials=trials, verdicts=(), complete=False)
 
 
@@ -62,7 +75,7 @@ def test_write_report_replaces_the_file_in_one_step(tmp_path: Path, race: RaceRe
     path = tmp_path / "new folder" / "report.html"
     assert write_report(race, path) == path
     first = path.read_bytes()
-    assert first.startswith(b"<!DOCTYPE html>") and first == render(race)   # the same race always gives the same page
+    assert first.startswith(b"<!DOCTYPE html>") and first == render(race)  # the same race always gives the same page
     write_report(example_race(complete=False), path)
     assert path.read_bytes() != first
     assert [p.name for p in path.parent.iterdir()] == ["report.html"]
@@ -81,7 +94,7 @@ def test_page_stays_below_its_limit_and_says_what_it_left_out() -> None:
     assert len(page) <= limit < len(render(big)) <= MAX_BYTES
     assert b'id="thinned"' in page and b'id="thinned"' not in render(example_race())
     data = embedded(page)["result"]["trials"]
-    assert len(data) == len(big.trials)   # runs are never left out
+    assert len(data) == len(big.trials)  # runs are never left out
     kept = next(t for t in data if t["stage"] == "final" and t["status"] == "done")
     whole = next(t for t in big.trials if t.key == kept["key"])
     assert kept["curve"]["val"][-1] == whole.curve["val"][-1] and len(kept["curve"]["val"]) < len(whole.curve["val"])
@@ -128,7 +141,11 @@ def test_plain_takes_any_hyperparameter() -> None:
 def test_text_from_users_is_escaped(text: str) -> None:
     base = example_race(["AdamW", "Lion"], seeds=2, trials=3, task=text)
     trial = dataclasses.replace(base.trials[0], status="failed", message=text, hyper={text: text})
-    page = render(dataclasses.replace(base, settings=dataclasses.replace(base.settings, metric=text, environment={text: text}), trials=(trial, *base.trials[1:]))).decode()
+    page = render(
+        dataclasses.replace(
+            base, settings=dataclasses.replace(base.settings, metric=text, environment={text: text}), trials=(trial, *base.trials[1:])
+        )
+    ).decode()
     if "<" in text:
         assert text not in page and text.replace("<", "&lt;").replace(">", "&gt;") in page
     assert embedded(page.encode())["result"]["settings"]["task"] == text
@@ -149,18 +166,32 @@ def test_failures_are_all_listed_with_their_messages(race: RaceResult, page: byt
 
 
 @pytest.mark.parametrize(
-    ("value", "decimals", "text"), [(0.01234, 4, "0.0123"), (-0.5, 1, "−0.5"), (-0.0001, 2, "0.00"), (None, 2, "–"), (math.nan, 2, "–"), (math.inf, 2, "infinite"), (1234.5, 0, "1,234"), (1e-9, None, "1e-09")],
+    ("value", "decimals", "text"),
+    [
+        (0.01234, 4, "0.0123"),
+        (-0.5, 1, "−0.5"),
+        (-0.0001, 2, "0.00"),
+        (None, 2, "–"),
+        (math.nan, 2, "–"),
+        (math.inf, 2, "infinite"),
+        (1234.5, 0, "1,234"),
+        (1e-9, None, "1e-09"),
+    ],
 )
 def test_fixed(value: float | None, decimals: int | None, text: str) -> None:
     assert words.fixed(value, decimals) == text
 
 
-@pytest.mark.parametrize(("value", "text"), [(0.01234, "0.0123"), (12.345, "12.3"), (1234.6, "1,235"), (0, "0"), (None, "–"), (1.5e9, "1.50e+09"), (2e-6, "2.00e−06")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.01234, "0.0123"), (12.345, "12.3"), (1234.6, "1,235"), (0, "0"), (None, "–"), (1.5e9, "1.50e+09"), (2e-6, "2.00e−06")]
+)
 def test_short(value: float | None, text: str) -> None:
     assert words.short(value) == text
 
 
-@pytest.mark.parametrize(("count", "text"), [(None, "–"), (0, "0 B"), (1000, "1000 B"), (1536, "1.5 KiB"), (3 * 2**20, "3 MiB"), (5 * 2**30, "5 GiB")])
+@pytest.mark.parametrize(
+    ("count", "text"), [(None, "–"), (0, "0 B"), (1000, "1000 B"), (1536, "1.5 KiB"), (3 * 2**20, "3 MiB"), (5 * 2**30, "5 GiB")]
+)
 def test_size(count: float | None, text: str) -> None:
     assert words.size(count) == text
 
@@ -172,13 +203,18 @@ def test_p_values_never_read_as_zero() -> None:
 def test_verdicts_in_words(race: RaceResult) -> None:
     verdicts = {v.method: v for v in race.verdicts}
     unsure = dataclasses.replace(verdicts["Lion"], outcome="can't tell", detectable=0.4, difference=-0.1, seeds=10, edges=())
-    assert words.sentence(unsure, race, 1) == "With 10 seeds this race would have noticed a difference of 0.4 in error (four times in five); it saw −0.1."
+    assert (
+        words.sentence(unsure, race, 1)
+        == "With 10 seeds this race would have noticed a difference of 0.4 in error (four times in five); it saw −0.1."
+    )
     better = dataclasses.replace(unsure, outcome="better", difference=0.25)
     assert words.sentence(better, race, 2) == "Its mean test error is 0.25 lower than that of AdamW, over 10 paired seeds."
     largest = dataclasses.replace(race, settings=dataclasses.replace(race.settings, direction="max"))
     assert "0.25 higher" in words.sentence(better, largest, 2)
     assert "0.25 lower" in words.sentence(dataclasses.replace(better, outcome="worse", difference=-0.25), largest, 2)
-    assert words.sentence(dataclasses.replace(better, edges=("lr", "beta")), race, 2).endswith("Its best lr and beta lies at the edge of the search range: a wider search may do better.")
+    assert words.sentence(dataclasses.replace(better, edges=("lr", "beta")), race, 2).endswith(
+        "Its best lr and beta lies at the edge of the search range: a wider search may do better."
+    )
     assert "too few runs" in words.sentence(dataclasses.replace(unsure, detectable=None), race, 2).lower()
     assert "1 of its 10 final runs did not end, which counts as infinitely bad." in words.sentence(verdicts["NovoGrad"], race, 2)
 
@@ -222,7 +258,7 @@ def test_medians_count_a_lost_run_as_infinitely_bad() -> None:
     turned = lines.series(dataclasses.replace(race, settings=dataclasses.replace(race.settings, direction="max")))["curves"]["A"]
     assert turned["val"]["median"] == [5.0, 1.0] and turned["val"]["low"][1] == -math.inf
     lost = lines.series(small(final(0, [4.0, math.nan]), final(1, [3.0, 2.0]), final(2, [3.0, 1.0])))["curves"]["A"]
-    assert lost["val"]["median"][1] == 2.0 and lost["val"]["high"][1] == math.inf   # NaN is bad, not absent
+    assert lost["val"]["median"][1] == 2.0 and lost["val"]["high"][1] == math.inf  # NaN is bad, not absent
 
 
 def test_quantiles_are_those_of_numpy() -> None:
@@ -234,7 +270,12 @@ def test_quantiles_are_those_of_numpy() -> None:
 
 def test_target_distribution_and_profile_by_hand() -> None:
     # A reaches 0.5 at steps 20 and 30, B at 10 and never (it diverged after passing).
-    race = small(final(0, [1, 0.5, 0.4]), final(1, [1, 0.9, 0.1], pace=2.0), final(0, [0.5, 0.5, 0.5], method="B"), final(1, [0.2, 0.1], method="B", status="diverged"))
+    race = small(
+        final(0, [1, 0.5, 0.4]),
+        final(1, [1, 0.9, 0.1], pace=2.0),
+        final(0, [0.5, 0.5, 0.5], method="B"),
+        final(1, [0.2, 0.1], method="B", status="diverged"),
+    )
     out = lines.series(race)
     assert out["ecdf"]["step"] == {"A": {"x": [0.0, 20.0, 30.0], "y": [0.0, 0.5, 1.0]}, "B": {"x": [0.0, 10.0, 30.0], "y": [0.0, 0.5, 0.5]}}
     assert out["ecdf"]["seconds"]["A"]["x"] == [0.0, 20.0, 60.0]
@@ -268,7 +309,7 @@ def test_best_so_far_starts_with_the_defaults_and_ignores_lost_runs() -> None:
 
 # Colours
 
-SIGHT = {   # linear RGB as seen with each kind of colour vision: Machado, Oliveira and Fernandes (2009), severity 1
+SIGHT = {  # linear RGB as seen with each kind of colour vision: Machado, Oliveira and Fernandes (2009), severity 1
     "usual": np.eye(3),
     "protanopia": np.array([[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]),
     "deuteranopia": np.array([[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]),
@@ -278,7 +319,7 @@ SIGHT = {   # linear RGB as seen with each kind of colour vision: Machado, Olive
 
 def colours(look: int) -> dict[str, np.ndarray]:
     """The page's colours as linear RGB; `look` is 0 for light and 1 for dark."""
-    css = files("thalweg.race.report").joinpath("page.css").read_text(encoding="utf-8")
+    css = files("thalweg.race.report").joinpath("look.css").read_text(encoding="utf-8")
     out = {}
     for name, *pair in re.findall(r"--(\w+): light-dark\(#(\w{6}), #(\w{6})\)", css):
         c = np.array([int(pair[look][i : i + 2], 16) for i in (0, 2, 4)]) / 255

@@ -187,6 +187,21 @@ def test_a_loss_far_above_the_start_has_diverged_though_finite():
     assert all(map(math.isfinite, ended.curve["train"][1:]))
 
 
+def test_a_leap_at_the_start_is_forgiven():
+    class Leaping(torch.optim.SGD):
+        taken = 0
+
+        def step(self, closure=None):
+            self.taken += 1
+            for p in self.param_groups[0]["params"]:
+                p.data += {2: 10.0, 4: -10.0}.get(self.taken, 0.0)
+            return super().step(closure)
+
+    ended = run_job(job(method(lambda m, h: Leaping(m.parameters(), lr=1e-4)), steps=40, grid=20))
+    assert ended.status == "done", ended.message
+    assert max(ended.curve["train"][1:3]) > 10 * ended.curve["train"][-1]
+
+
 def test_a_refused_allocation_is_out_of_memory():
     def build(model, hyper):
         torch.empty(1 << 55)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Annotated
 
 import typer
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
-from rich.text import Text
 
+from thalweg.cli.terminal import output
 from thalweg.inspect.catalogue import UnknownMethod, find, load
 from thalweg.inspect.entry import Entry
 from thalweg.inspect.memory import state_in_words
-
-PIPE_WIDTH = 160  # where no terminal has a width, titles stay whole
 
 
 def register(app: typer.Typer) -> None:
@@ -33,9 +32,7 @@ def list_methods(family: Annotated[str, typer.Option(help="Only this family, for
         raise typer.BadParameter(f"--family {family}: no such family; there are {', '.join(families)}.")
     chosen = [entry for entry in entries if family in ("", entry.family)]
     widths = [max(map(len, column)) for column in ([e.name for e in chosen], [", ".join(e.needs) for e in chosen])]
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=PIPE_WIDTH)
+    console = output()
     for shown in dict.fromkeys(entry.family for entry in chosen):
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1))
         table.add_column(shown, style="bold", no_wrap=True, min_width=widths[0])
@@ -44,7 +41,8 @@ def list_methods(family: Annotated[str, typer.Option(help="Only this family, for
         for entry in (e for e in chosen if e.family == shown):
             paper = f"{escape(entry.authors)} {entry.year}: [link={entry.link}]{escape(entry.title)}[/link]"
             table.add_row(escape(entry.name), ", ".join(entry.needs), paper)
-        console.print(table, end="\n\n")
+        console.print(table)
+        console.print()
     console.print(f"{len(chosen)} methods. One of them in full: [bold]thalweg methods show {chosen[0].name}[/bold]")
 
 
@@ -54,28 +52,33 @@ def show_method(name: Annotated[str, typer.Argument(help="The method, for exampl
         entry = find(name)
     except UnknownMethod as error:
         raise typer.BadParameter(str(error)) from error
-    Console(highlight=False).print(_page(entry))
-
-
-def _page(entry: Entry) -> RenderableType:
-    parts: list[RenderableType] = [
-        Text.assemble((entry.name, "bold green"), "  ", (f"thalweg.{entry.family}.{entry.name}", "dim")),
-        f"{escape(entry.authors)} ({entry.year}). [italic]{escape(entry.title)}[/italic]. [link={entry.link}]{escape(entry.link)}[/link]",
-    ]
-    parts += _section("What it is", escape(entry.summary.partition("\n\n")[0].replace("\n", " ")))
-    parts += _section("Equations", Text(entry.equations))
-    parts += _section("Hyperparameters", _hypers(entry) if entry.hyper else "none")
-    parts += _section("Needs", ", ".join(entry.needs))
-    parts += _section("State", state_in_words(entry))
+    console = output()
+    paper = f"{escape(entry.authors)} ({entry.year}). [italic]{escape(entry.title)}[/italic]. [link={entry.link}]{escape(entry.link)}[/link]"
+    console.print(f"[bold green]{entry.name}[/bold green]  [dim]thalweg.{entry.family}.{entry.name}[/dim]\n{paper}")
+    _section(console, "What it is", escape(entry.summary.partition("\n\n")[0].replace("\n", " ")))
+    _equations(console, entry.equations)
+    _section(console, "Hyperparameters", _hypers(entry) if entry.hyper else "none")
+    _section(console, "Needs", ", ".join(entry.needs))
+    _section(console, "State", state_in_words(entry))
     for heading, sentences in (("Reduces to (tested)", entry.reduces_to), ("Departures from the paper", entry.departures)):
         if sentences:
-            parts += _section(heading, "\n".join(escape(s) for s in sentences))
-    parts += _section("When to use it, and the evidence", escape(entry.use))
-    return Group(*parts)
+            _section(console, heading, "\n".join(escape(s) for s in sentences))
+    _section(console, "When to use it, and the evidence", escape(entry.use))
 
 
-def _section(heading: str, body: RenderableType) -> list[RenderableType]:
-    return [Text(f"\n{heading}", style="bold"), Padding(body, (0, 0, 0, 2))]
+def _section(console: Console, heading: str, body: RenderableType) -> None:
+    console.print(f"\n[bold]{heading}[/bold]")
+    console.print(Padding(body, (0, 0, 0, 2)))
+
+
+def _equations(console: Console, text: str) -> None:
+    """Indented blocks line by line, for their columns mean something; prose filled to the width."""
+    console.print("\n[bold]Equations[/bold]")
+    for indented, lines in groupby(text.splitlines(), key=lambda line: line.startswith("    ") or not line):
+        if indented:
+            console.print("\n".join(lines), markup=False, soft_wrap=True)
+        else:
+            console.print(Padding(escape(" ".join(lines)), (0, 0, 0, 2)))
 
 
 def _hypers(entry: Entry) -> Table:

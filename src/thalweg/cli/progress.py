@@ -103,8 +103,9 @@ class Lines:
 
 def _beginning(event: Event) -> str:
     settings = event.settings
-    before = f"; {event.done} trials have ended before" if event.done else ""
-    return f"race on {settings.task}: {', '.join(settings.methods)}; {settings.trials} trials, {settings.seeds} seeds, {settings.steps} steps{before}"
+    size = f"{counted(settings.trials, 'trial')}, {counted(settings.seeds, 'seed')}, {counted(settings.steps, 'step')}"
+    before = f"; {counted(event.done, 'run')} from before" if event.done else ""
+    return f"race on {settings.task}: {', '.join(settings.methods)}; {size}{before}"
 
 
 def _ending(event: Event, trial: Trial) -> str:
@@ -116,6 +117,11 @@ def _ending(event: Event, trial: Trial) -> str:
         left_in_words(event.seconds_left),
     )
     return f"[{event.done}/{event.total}] {', '.join(part for part in parts if part)}"
+
+
+def counted(number: int, noun: str) -> str:
+    """1 seed, 2 seeds."""
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def left_in_words(seconds: float | None) -> str:

@@ -28,14 +28,14 @@ def register(app: typer.Typer) -> None:
 
 
 def race_on(
-    task: Annotated[str, typer.Argument(help="digits, docs-lm, photo, diabetes, or a file with a task().", metavar="[TASK]")] = "digits",
+    task: Annotated[str, typer.Argument(help="digits, docs-lm, photo, diabetes, or a file with a task().", metavar="TASK")] = "digits",
     methods: Annotated[str, typer.Option(help="Names from `thalweg methods`.", metavar="A,B", show_default="a varied field")] = "",
     reference: Annotated[str, typer.Option(help="The method that the others are compared with.", metavar="NAME")] = "AdamW",
-    trials: Annotated[int | None, typer.Option(help="Points of each method's search space.", metavar="K", show_default="8")] = None,
-    seeds: Annotated[int | None, typer.Option(help="Fresh seeds for each winner.", metavar="N", show_default="10")] = None,
-    steps: Annotated[int | None, typer.Option(help="Training steps of one trial.", metavar="S", show_default="the task's")] = None,
-    seed: Annotated[int, typer.Option(help="Another value is another race.", metavar="N")] = 0,
-    workers: Annotated[int | None, typer.Option(help="Processes; 0 runs all in this one.", metavar="W", show_default="one per core")] = None,
+    trials: Annotated[int | None, typer.Option(help="Points of each method's search space.", metavar="K", min=1, show_default="8")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Fresh seeds for each winner.", metavar="N", min=2, show_default="10")] = None,
+    steps: Annotated[int | None, typer.Option(help="Training steps of one trial.", metavar="S", min=1, show_default="the task's")] = None,
+    seed: Annotated[int, typer.Option(help="Another value is another race.", metavar="N", min=0)] = 0,
+    workers: Annotated[int | None, typer.Option(help="Processes; 0 runs all in this one.", metavar="W", min=0, show_default="one per core")] = None,
     ray: Annotated[str | None, typer.Option(help="Run the trials on this Ray cluster.", metavar="ADDRESS")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the results.", metavar="DIR", show_default="races/TASK-TIME")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the race in DIR; without --out, with the task's last one.")] = False,

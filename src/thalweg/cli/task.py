@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from thalweg.cli.errors import Failed
+from thalweg.cli.terminal import output
 
 
 def register(app: typer.Typer) -> None:
@@ -27,4 +27,4 @@ def new_task(file: Annotated[Path, typer.Argument(help="The file to write, for e
         written = write_template(file)
     except TaskError as error:
         raise Failed(str(error)) from error
-    Console(highlight=False, soft_wrap=True).print(f"Wrote {escape(str(written))}. Try it: [bold]thalweg race {escape(str(written))} --quick[/bold]")
+    output().print(f"Wrote {escape(str(written))}. Try it: [bold]thalweg race {escape(str(written))} --quick[/bold]", soft_wrap=True)

@@ -6,10 +6,11 @@ from collections import Counter
 from pathlib import Path
 
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from thalweg.cli.progress import counted
+from thalweg.cli.terminal import output
 from thalweg.race.race import REPORT
 from thalweg.race.records import RaceResult
 from thalweg.race.report import words
@@ -25,40 +26,54 @@ def print_result(result: RaceResult, folder: Path) -> None:
         result: the race.
         folder: where it is kept.
     """
-    console = Console(highlight=False)
+    console = output()
     settings = result.settings
-    console.print(f"\n[bold]{escape(settings.task)}[/bold]: {escape(words.headline(result))}" if result.complete else _unfinished(result))
     if result.complete:
         decimals = words.decimals_for(result.verdicts)
         judged = rows(result, decimals)
+        console.print(f"\n[bold]{escape(settings.task)}[/bold]: {escape(words.headline(result))}\n")
         console.print(_table(judged, result))
+        console.print(f"\n[dim]{escape(_legend(result))}[/dim]")
         for row in judged:
-            if row.outcome != "reference":
+            if row.outcome in ("better", "worse") or (row.verdict and (row.verdict.edges or row.verdict.failures)):
                 console.print(f"[bold]{escape(row.method)}[/bold]: {escape(row.sentence)}")
-        lower = "lower" if settings.direction == "min" else "higher"
-        console.print(
-            f"[dim]Test {escape(settings.metric)}, {lower} is better; differences are oriented so that plus is better. "
-            f"{settings.trials} trials and {settings.seeds} fresh seeds for each method, {settings.steps} steps.[/dim]"
-        )
+    else:
+        console.print(_unfinished(result))
     report = folder / REPORT
     if report.is_file():
         console.print(f"\nReport: {escape(str(report.resolve()))}", soft_wrap=True)
 
 
 def _table(judged: list[Row], result: RaceResult) -> Table:
+    """At most 80 columns for usual names; failures only where there are any."""
+    headings = {
+        f"Test {result.settings.metric}": result.settings.metric,
+        "Difference": "Difference",
+        "Detectable": "Detectable",
+        "ms per step": "ms/step",
+    }
+    if any(row.verdict and row.verdict.failures for row in judged):
+        headings["Failures"] = "Failed"
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    metric = f"Test {result.settings.metric}"
     table.add_column("Method", no_wrap=True)
     table.add_column("Verdict", no_wrap=True)
-    for heading in (metric, "Difference", "Detectable", "ms per step", "Failures"):
-        table.add_column(escape(heading), justify="right")
+    for heading in headings.values():
+        table.add_column(escape(heading), justify="right", no_wrap=True)
     for row in judged:
         cells = {cell.label: cell for cell in (*row.cells, *row.costs)}
-        difference = cells["Difference"].text + (f"\n[dim]{cells['Difference'].note}[/dim]" if cells["Difference"].note else "")
-        verdict = f"[{COLOURS[row.outcome]}]{LABELS[row.outcome]}[/]"
-        failures = cells["Failures"].text if cells["Failures"].text == "0" else f"[red]{cells['Failures'].text}[/red]"
-        table.add_row(escape(row.method), verdict, cells[metric].text, difference, cells["Detectable"].text, cells["ms per step"].text, failures)
+        shown = [cells[label].text + (f"\n[dim]{cells[label].note}[/dim]" if cells[label].note else "") for label in headings]
+        table.add_row(escape(row.method), f"[{COLOURS[row.outcome]}]{LABELS[row.outcome]}[/]", *shown)
     return table
+
+
+def _legend(result: RaceResult) -> str:
+    settings = result.settings
+    lower = "lower" if settings.direction == "min" else "higher"
+    return (
+        f"{settings.metric} on test data, {lower} is better; a difference above zero is better than {settings.reference}, with its interval below. "
+        "Detectable: the difference that this race would have noticed four times in five. "
+        f"Each method: {counted(settings.trials, 'trial')}, then {counted(settings.seeds, 'fresh seed')}; {counted(settings.steps, 'step')}."
+    )
 
 
 def _unfinished(result: RaceResult) -> str:

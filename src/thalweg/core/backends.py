@@ -80,9 +80,9 @@ class Program:
     def _compile(self, arguments: tuple[Any, ...]) -> None:
         """Compile on a stand-in that is large enough for the compiler to plan parallel loops."""
         try:
-            code = self.body.__code__  # type: ignore[attr-defined]
+            code = self.body.__code__
             # The compiler keeps its graphs by code object and limits their number: every program gets a code object of its own.
-            own = types.FunctionType(code.replace(), self.body.__globals__, self.body.__name__, None, self.body.__closure__)  # type: ignore[attr-defined]
+            own = types.FunctionType(code.replace(), self.body.__globals__, self.body.__name__, None, self.body.__closure__)
             options: dict[str, Any] = {**COMPILE_OPTIONS, "cpp.dynamic_threads": True} if arguments[1].device.type == "cpu" else dict(COMPILE_OPTIONS)
             compiled = torch.compile(own, dynamic=True, fullgraph=True, options=options)
             with torch.no_grad():
@@ -119,7 +119,7 @@ class _Key:
         return hash((self.form, self.part))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _program(key: _Key) -> Program:
     return Program(key.rule, key.form, key.part)
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from thalweg.core import sharding
-from thalweg.core.contract import RuleLike
+from thalweg.core.contract import Needs, RuleLike
 from thalweg.core.kernel import Form, Layout, Stores
 from thalweg.core.precision import FULL, Codec, fallback_reason
 
@@ -84,6 +84,11 @@ def plain(p: Tensor) -> Tensor:
     return torch.view_as_real(x) if x.is_complex() else x
 
 
+def widest(grads: list[Tensor]) -> Tensor:
+    """The gradient whose dtype holds the others': several are packed in it."""
+    return max(grads, key=lambda g: g.dtype.itemsize)
+
+
 class Bucket(ABC):
     """Parameters whose state is stored together. All are on one device, of one dtype, in one group.
 
@@ -121,6 +126,20 @@ class Bucket(ABC):
     @abstractmethod
     def stand_in(self) -> Piece:
         """Tensors like this bucket's, of a size at which the compiler plans parallel loops."""
+
+    def rebind(self, rule: RuleLike) -> None:
+        """Take over a rule whose hyperparameters were changed.
+
+        Raises:
+            ValueError: if with them the rule keeps other state.
+        """
+        layout = Layout.of(rule)
+        if layout != self.kernel.layout or self.plan.rule.hyper().keys() != rule.hyper().keys():
+            self.kernel = replace(self.kernel, layout=layout)
+        example = torch.zeros((1, 2, 2) if rule.kind is not Needs.ELEMENTWISE else (2,))
+        if (names := list(rule.init(example))) != list(self.codecs):
+            had, wants = (", ".join(x) or "none" for x in (self.codecs, names))
+            raise ValueError(f"{rule.name}: the changed hyperparameters keep other state (had: {had}; now: {wants}); build a new optimizer.")
 
     def choose(self, name: str, count: int) -> Codec:
         """The codec of a state with `count` elements, noting the reason where it is not the one that was asked for."""

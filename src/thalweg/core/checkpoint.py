@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
-
-from thalweg.core import sharding
 
 if TYPE_CHECKING:
     from thalweg.core.engine import Engine
@@ -29,41 +26,36 @@ def load(engine: Engine, state_dict: Mapping[str, Any]) -> None:
     """
     saved, groups = state_dict["param_groups"], engine.param_groups
     if len(saved) != len(groups):
-        raise ValueError(f"The file has {len(saved)} parameter groups and this optimizer {len(groups)}; build the optimizer with the groups it was saved with.")
+        raise ValueError(f"The file has {len(saved)} parameter groups and this optimizer {len(groups)}; build the optimizer with the file's groups.")
     states: dict[Tensor, dict[str, Any]] = {}
     for i, (theirs, ours) in enumerate(zip(saved, groups, strict=True)):
         if theirs.get("schema", 0) > SCHEMA:
             raise ValueError(f"The file has schema {theirs['schema']} and this version of thalweg reads up to {SCHEMA}; upgrade thalweg to load it.")
         if theirs.get("rule") != ours["rule"]:
-            raise ValueError(f"The file holds state of {theirs.get('rule', 'an optimizer of another library')} in group {i}; this optimizer runs {ours['rule']} there.")
+            other = theirs.get("rule", "an optimizer of another library")
+            raise ValueError(f"The file holds state of {other} in group {i}; this optimizer runs {ours['rule']} there.")
         if len(theirs["params"]) != len(ours["params"]):
             raise ValueError(f"Group {i} of the file has {len(theirs['params'])} parameters and this optimizer {len(ours['params'])}.")
         for name, key, p in zip(engine.names(ours), theirs["params"], ours["params"], strict=True):
             if key in state_dict["state"]:
                 states[p] = state_dict["state"][key]
-                _compare(name, states[p], engine.expected(i, p))
-    for i, (theirs, ours) in enumerate(zip(saved, groups, strict=True)):
+                _compare(name, states[p], engine.memory.expected(i, p))
+    for i, theirs in enumerate(saved):
         engine.rule_of(i).with_hyper({key: theirs[key] for key in engine.rule_of(i).hyper() if key in theirs})
+    for theirs, ours in zip(saved, groups, strict=True):
         ours.update({key: value for key, value in theirs.items() if key not in ("params", "param_names")})
-    engine.adopt(states)
+    engine.memory.adopt(states)
 
 
 def _compare(name: str, theirs: Mapping[str, Any], ours: Mapping[str, Tensor]) -> None:
     if set(theirs) != set(ours):
-        raise ValueError(f"The file's state of {name} is {_words(theirs)}; this optimizer's is {_words(ours)}: give it the rule and state_precision of the file.")
+        found, expected = (", ".join(sorted(state)) or "empty" for state in (theirs, ours))
+        raise ValueError(f"The file's state of {name} is {found}; this optimizer's is {expected}: give it the rule and state_precision of the file.")
     for key, mine in ours.items():
         other = theirs[key]
         if tuple(other.shape) != tuple(mine.shape):
-            raise ValueError(f"State {key!r} of {name} has shape {tuple(other.shape)} in the file and {tuple(mine.shape)} here; it is another model's.")
+            shapes = f"shape {tuple(other.shape)} in the file and {tuple(mine.shape)} here"
+            raise ValueError(f"State {key!r} of {name} has {shapes}: the file is another model's.")
         if other.dtype != mine.dtype and key != "step":
-            raise ValueError(f"State {key!r} of {name} is {other.dtype} in the file and {mine.dtype} here; give this optimizer the state_precision of the file.")
-
-
-def _words(state: Mapping[str, Any]) -> str:
-    return ", ".join(sorted(state)) or "empty"
-
-
-def copy_state(view: Tensor, value: Any) -> None:
-    """Write a saved value into a view of the storage."""
-    source = sharding.local(value) if isinstance(value, Tensor) else torch.tensor(value)
-    sharding.local(view).copy_(source)
+            dtypes = f"{other.dtype} in the file and {mine.dtype} here"
+            raise ValueError(f"State {key!r} of {name} is {dtypes}; give this optimizer the state_precision of the file.")

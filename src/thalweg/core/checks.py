@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ def hyper(default: Any, range: str, meaning: str) -> Any:
     return dataclasses.field(default=default, metadata={"range": range, "meaning": meaning})
 
 
-_INTERVALS = {
+_INTERVALS: Mapping[str, Callable[[float], bool]] = {
     "real": lambda x: True,
     ">= 0": lambda x: x >= 0,
     "> 0": lambda x: x > 0,
@@ -47,7 +48,7 @@ def accepts(range: str, value: Any) -> bool:
         return value.numel() == 1  # read on the device only: no host synchronisation for its sign
     if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
         return False
-    return bool(_INTERVALS[range](value))
+    return _INTERVALS[range](value)
 
 
 def as_number(value: Any, default: Any, range: str) -> Any:

@@ -30,22 +30,51 @@ class RuleLike(Protocol):
     """An update rule, or a chain of them, as the engine sees it. `core.rule` has the classes and the meaning of each method."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Public name."""
+
     @property
-    def kind(self) -> Needs: ...
+    def kind(self) -> Needs:
+        """What it must see at once."""
+
     @property
-    def kinds(self) -> tuple[type, ...]: ...
+    def kinds(self) -> tuple[type, ...]:
+        """Classes of the rule or of its links."""
+
     @property
-    def phases(self) -> tuple[tuple[str, ...], ...]: ...
+    def phases(self) -> tuple[tuple[str, ...], ...]:
+        """Names of the sums needed before the step, one tuple for each pass over the gradients."""
+
     @property
-    def probe_kind(self) -> str | None: ...
-    def is_nonnegative(self, state: str) -> bool: ...
-    def hyper(self) -> dict[str, Any]: ...
-    def with_hyper(self, values: Mapping[str, Any]) -> RuleLike: ...
-    def bound(self, values: Mapping[str, Any]) -> RuleLike: ...
-    def init(self, w: Tensor) -> State: ...
-    def scalars(self, t: int) -> dict[str, float]: ...
-    def measure_phase(self, phase: int, g: Tensor, w: Tensor, s: State, c: Scalars) -> dict[str, Tensor]: ...
-    def step(self, g: Tensor, w: Tensor, s: State, c: Scalars) -> tuple[Tensor, State]: ...
-    def apply(self, w: Tensor, d: Tensor) -> Tensor: ...
-    def absorb(self, h: Tensor, w: Tensor, s: State, c: Scalars) -> State: ...
+    def probe_kind(self) -> str | None:
+        """The curvature probe that it absorbs, if any."""
+
+    def is_nonnegative(self, state: str) -> bool:
+        """Whether a state is never negative."""
+
+    def hyper(self) -> dict[str, Any]:
+        """Hyperparameters by name."""
+
+    def with_hyper(self, values: Mapping[str, Any]) -> RuleLike:
+        """The rule with some hyperparameters replaced, checked."""
+
+    def bound(self, values: Mapping[str, Any]) -> RuleLike:
+        """The rule over numbers or 0-d tensors, unchecked."""
+
+    def init(self, w: Tensor) -> State:
+        """The state before the first step."""
+
+    def scalars(self, t: int) -> dict[str, float]:
+        """Numbers that depend only on the step and on hyperparameters."""
+
+    def measure_phase(self, phase: int, g: Tensor, w: Tensor, s: State, c: Scalars) -> dict[str, Tensor]:
+        """Contributions to the sums of a phase."""
+
+    def step(self, g: Tensor, w: Tensor, s: State, c: Scalars) -> tuple[Tensor, State]:
+        """The direction and the new state."""
+
+    def apply(self, w: Tensor, d: Tensor) -> Tensor:
+        """The new weights."""
+
+    def absorb(self, h: Tensor, w: Tensor, s: State, c: Scalars) -> State:
+        """The state after a curvature estimate."""

@@ -59,12 +59,13 @@ def describe(engine: Engine) -> Description:
     """Describe an engine as it would run now; state that does not exist yet is planned, not allocated for good."""
     rows = []
     for i, group in enumerate(engine.param_groups):
-        planned = {p: (bucket, k) for bucket in engine.buckets(i) for k, p in enumerate(bucket.params)}
+        planned = {p: (bucket, k) for bucket in engine.memory.of_group(i) for k, p in enumerate(bucket.params)}
         for name, p in zip(engine.names(group), group["params"], strict=True):
             if p in planned:
                 rows.append(_row(engine, name, *planned[p]))
             else:
-                rows.append(Row(name, tuple(p.shape), group["rule"], "none", {}, 0, p.numel(), ("has no elements" if p.numel() == 0 else "does not require a gradient",)))
+                why = "has no elements" if p.numel() == 0 else "does not require a gradient"
+                rows.append(Row(name, tuple(p.shape), group["rule"], "none", {}, 0, p.numel(), (why,)))
     return Description(tuple(rows))
 
 

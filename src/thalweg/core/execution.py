@@ -37,16 +37,22 @@ class Execution:
 
     def sums(self, work: Work, rules: Sequence[RuleLike]) -> Sums:
         """What every rule wants summed over all parameters, one pass over the gradients for each phase."""
+        self._numbers.clear()  # a learning rate that is a tensor may have been written in place
         out: Sums = {}
         for phase in range(max((len(rule.phases) for rule in rules), default=0)):
+            local: dict[tuple[tuple[str, ...], object], tuple[Tensor, Bucket]] = {}
             for bucket, active, grads in work:
                 rule = rules[bucket.group]
                 if phase < len(rule.phases):
                     part = self.run(bucket, rule, active, grads, f"measure{phase}", out)
                     assert part is not None
-                    part = sharding.summed(part, bucket.params[0]) if bucket.is_local else part
-                    key = rule.phases[phase]
-                    out[key] = part.double() if key not in out else out[key] + part.to(out[key].device)
+                    key = (rule.phases[phase], sharding.placing(bucket.params[0]) if bucket.is_local else None)
+                    held = local.get(key)
+                    local[key] = (part.double(), bucket) if held is None else (held[0] + part.to(held[0].device), held[1])
+            # How many buckets a process has depends on its shards: one sum over processes for each kind of sharding, in an order that all share.
+            for (names, placing), (part, bucket) in sorted(local.items(), key=lambda item: item[1][1].ids[0]):
+                part = part if placing is None else sharding.summed(part, bucket.params[0])
+                out[names] = part if names not in out else out[names] + part.to(out[names].device)
         return out
 
     def run(self, bucket: Bucket, rule: RuleLike, active: Sequence[bool], grads: list[Tensor], part: str, sums: Sums) -> Tensor | None:

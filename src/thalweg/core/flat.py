@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from thalweg.core import sharding
-from thalweg.core.buckets import Bucket, Piece, Plan, Scratch, plain
+from thalweg.core.buckets import Bucket, Piece, Plan, Scratch, plain, widest
 from thalweg.core.kernel import Stores
 from thalweg.core.precision import FULL
 from thalweg.core.random import LANES, salt
@@ -42,12 +42,13 @@ class FlatBucket(Bucket):
         self.counts = [x.numel() for x in tensors]
         example = plan.rule.init(torch.zeros(2, dtype=self.compute, device=self.device))
         if nonzero := [name for name, x in example.items() if x.shape != (2,) or bool(x.any())]:
-            raise ValueError(f"{plan.rule.name}: the states of an elementwise rule start at zero and have the shape of w; {', '.join(nonzero)} does not.")
-        block = max([self.choose(name, min(self.counts)).block for name in example], default=1)
+            raise ValueError(f"{plan.rule.name}: states of an elementwise rule start at zero and have the shape of w; {', '.join(nonzero)} does not.")
+        most = [sharding.largest(x, p) for x, p in zip(tensors, params, strict=True)]
+        block = max([self.choose(name, min(most)).block for name in example], default=1)
         self.direct = len(params) == 1 and is_dense(tensors[0]) and self.counts[0] > LANES
         self.kernel = self.form(indexed=not self.direct)
         self.rowed = block > 1 or self.kernel.noisy
-        lengths = [n + (-n % LANES if self.rowed else 0) for n in self.counts]
+        lengths = [n + (-n % LANES if self.rowed else 0) for n in (most if block > 1 else self.counts)]
         lengths[-1] += max(0, 2 - sum(lengths))
         self.offsets = [sum(lengths[:i]) for i in range(len(lengths) + 1)]
         self.padded = lengths != self.counts
@@ -64,7 +65,8 @@ class FlatBucket(Bucket):
 
     def _keys(self) -> Tensor:
         counts = [1 if self.direct else n // LANES for n in (b - a for a, b in zip(self.offsets, self.offsets[1:], strict=False))]
-        keys = torch.cat([torch.arange(n, dtype=torch.int64) + salt(i) for n, i in zip(counts, self.ids, strict=True)]).to(torch.int32).to(self.device)
+        rows = [torch.arange(n, dtype=torch.int64) + salt(i) for n, i in zip(counts, self.ids, strict=True)]
+        keys = torch.cat(rows).to(torch.int32).to(self.device)
         return keys if self.direct else keys.unsqueeze(1)
 
     def pieces(self, members: range, grads: list[Tensor], scratch: Scratch) -> Iterator[Piece]:
@@ -86,12 +88,12 @@ class FlatBucket(Bucket):
             tail_w[: n - body].copy_(w[body:])
             tail_g[: n - body].copy_(g[body:])
             index = None if self.index is None else self.index + body // LANES
-            rest = self.cut(body, self.offsets[-1])
+            rest = self.cut(body, body + LANES)
             yield Piece(self._seen(tail_g), self._seen(tail_w), rest, index, [], [w[body:]], [tail_w[: n - body]], compilable=False)
 
     def _packed(self, members: range, tensors: list[Tensor], grads: list[Tensor], scratch: Scratch) -> Piece:
         start, stop = self.offsets[members.start], self.offsets[members.stop]
-        packed_w, packed_g = scratch.take("w", stop - start, tensors[0]), scratch.take("g", stop - start, grads[0])
+        packed_w, packed_g = scratch.take("w", stop - start, tensors[0]), scratch.take("g", stop - start, widest(grads))
         if self.padded:
             packed_w.zero_()
             packed_g.zero_()
@@ -137,5 +139,5 @@ class FlatBucket(Bucket):
                 shaped = one.as_strided(x.shape, x.stride()) if self.direct else one.view(x.shape)
                 out[name] = (sharding.like(shaped, p),)
             else:
-                out[name] = parts
+                out[name] = tuple(sharding.rows_of(part, p) for part in parts)
         return out

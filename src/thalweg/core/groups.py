@@ -11,7 +11,10 @@ from thalweg.core import sharding
 from thalweg.core.checkpoint import SCHEMA
 from thalweg.core.contract import Needs, RuleLike
 
-_GROUP_KEYS = ("params", "param_names", "name", "rule", "schema", "layout", "split", "initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum")
+_GROUP_KEYS = (
+    "params", "param_names", "name", "rule", "schema", "layout", "split",
+    "initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum",  # written by torch's schedulers
+)
 
 
 def checked(group: dict[str, Any], default: RuleLike) -> tuple[RuleLike, dict[str, Any]]:
@@ -36,9 +39,24 @@ def checked(group: dict[str, Any], default: RuleLike) -> tuple[RuleLike, dict[st
 
 
 def all_finite(tensors: list[Tensor]) -> bool:
-    """Whether no tensor holds a NaN or an infinity; reads one flag from the device."""
-    norms = [torch.linalg.vector_norm(sharding.local(g), torch.inf) for g in tensors if g.numel() > 0]
-    return not norms or bool(torch.stack([n.to(norms[0].device) for n in norms]).isfinite().all())
+    """Whether no tensor holds a NaN or an infinity, on any process that shares one; reads one flag from the device."""
+    held = [g for g in map(sharding.local, tensors) if g.numel() > 0]
+    norms = [torch.linalg.vector_norm(g, torch.inf) for g in held]
+    bad = torch.stack([n.to(norms[0].device) for n in norms]).isfinite().logical_not().any() if norms else torch.tensor(False)
+    return not bool(sharding.anywhere(bad, tensors))
+
+
+def nonfinite(params: dict[str, Tensor]) -> RuntimeError:
+    """The error that names the parameters whose gradient holds a NaN or an infinity."""
+    bad = [name for name, p in params.items() if p.grad is not None and not all_finite([p.grad])]
+    named = ", ".join(bad[:3]) + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
+    return RuntimeError(f"The gradient of {named} is not finite; nothing was changed. Lower the learning rate, clip, or skip such steps.")
+
+
+def check_dense(rule: RuleLike, params: list[Tensor]) -> None:
+    """Raise TypeError where a gradient is sparse."""
+    if any(p.grad is not None and p.grad.layout is not torch.strided for p in params):
+        raise TypeError(f"{rule.name} takes dense gradients; found a sparse one. Use sparse=False in the embedding.")
 
 
 def check_parameter(rule: RuleLike, name: str, p: Tensor) -> None:
@@ -47,6 +65,6 @@ def check_parameter(rule: RuleLike, name: str, p: Tensor) -> None:
         raise ValueError(f"{rule.name}: parameter {name} is on the meta device; materialise the model (to_empty, then initialise) first.")
     if not (p.is_floating_point() or p.is_complex()):
         raise ValueError(f"{rule.name}: parameter {name} has dtype {p.dtype}; expected a real or complex floating-point dtype.")
-    if rule.kind is Needs.MATRIX and (p.dim() < 2 or p.is_complex()):
-        what = "is complex" if p.is_complex() else f"has shape {tuple(p.shape)}"
-        raise ValueError(f"{rule.name} takes real matrices, and parameter {name} {what}; use tw.optim.route(model, ...) to give it another rule.")
+    if (rule.kind is Needs.MATRIX and p.dim() < 2) or (rule.kind is not Needs.ELEMENTWISE and p.is_complex()):
+        takes, what = "layers" if rule.kind is Needs.LAYER else "matrices", "is complex" if p.is_complex() else f"has shape {tuple(p.shape)}"
+        raise ValueError(f"{rule.name} takes real {takes}, and parameter {name} {what}; use tw.optim.route(model, ...) to give it another rule.")

@@ -16,11 +16,18 @@ from thalweg.core.split import SplitBucket
 from thalweg.core.stack import StackBucket
 
 
+def stands_alone(p: Tensor, kind: Needs) -> bool:
+    """Whether a parameter has a bucket of its own whatever the others are."""
+    if kind is not Needs.ELEMENTWISE:
+        return sharding.is_split(p) or plain(p).numel() > PACK
+    return plain(p).numel() > PACK and is_dense(plain(p))
+
+
 def buckets_for(params: Sequence[Tensor], ids: Sequence[int], plan: Plan, group: int) -> list[Bucket]:
     """Buckets for parameters of one group: large ones alone, small ones of a kind together, in their order.
 
     Args:
-        params: parameters, none empty, each with a gradient (its dtype decides which go together) or with restored state.
+        params: parameters, none empty.
         ids: position of each in the optimizer.
         plan: what the group asks for.
         group: index of the group.
@@ -33,11 +40,11 @@ def buckets_for(params: Sequence[Tensor], ids: Sequence[int], plan: Plan, group:
         x = plain(p)
         if not elementwise and sharding.is_split(p):
             out.append(SplitBucket([p], [i], plan, group))
-        elif x.numel() > PACK and (is_dense(x) or not elementwise):
+        elif stands_alone(p, plan.rule.kind):
             out.append(kind([p], [i], plan, group))
         else:
-            narrow = tuple(fallback_reason(codec, x.numel()) is None for codec in plan.codecs.values())
-            together[(x.device, x.dtype, None if p.grad is None else p.grad.dtype, narrow, () if elementwise else x.shape)].append((p, i))
+            narrow = tuple(fallback_reason(codec, sharding.largest(x, p)) is None for codec in plan.codecs.values())
+            together[(x.device, x.dtype, sharding.placing(p), narrow, () if elementwise else x.shape)].append((p, i))
     for members in together.values():
         some: list[tuple[Tensor, int]] = []
         for p, i in members:

@@ -22,6 +22,7 @@ as NaN and each Inf as Inf.
 
 from __future__ import annotations
 
+import struct
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -44,8 +45,7 @@ PRECISIONS = ("fp32", "bf16", "8bit", "4bit")
 Stores = tuple[Tensor, ...]
 
 _ONE = 0x3F800000  # bits of 1.0f
-_EXPONENT = 0x7F800000
-_TINY = 2.0**-100  # block maxima below this are coded against it, so that no scale or code is subnormal
+_INF, _NAN = 0x7F800000, 0x7FC00000
 
 
 def rows(x: Tensor) -> Tensor:
@@ -162,37 +162,36 @@ class BlockCode(Codec):
         q = codes.to(torch.int32)
         if self.bits == 4:
             q = torch.cat((q & 15, q >> 4), 1)
-        return self._value(q, scale).to(dtype)
+        sign = 1 << (self.bits - 1)
+        if self.signed:  # the code's first bit becomes the sign bit of the scale
+            scale = (scale.view(torch.int32) ^ ((q & sign) << (32 - self.bits))).view(torch.float32)
+            q = q & (sign - 1)
+        return ((((q << (23 - self.mantissa)) + _ONE).view(torch.float32) - 1) * scale).to(dtype)
 
     def encode(self, x: Tensor, noise: Tensor | None = None) -> Stores:
         x = rows(x.float())
-        peak = x.abs().amax(1, keepdim=True)
-        # s = 2^(floor(log2(peak / top)) + 1): at least one binade step above peak / top, so y never passes the top code
-        exponent = (peak * (1 / self.top)).clamp(_TINY, 2.0**120).view(torch.int32) & _EXPONENT
-        scale = (exponent + (1 << 23)).view(torch.float32)
-        inverse = ((253 << 23) - exponent).view(torch.float32)
-        q = self._code(x, inverse, noise)
-        if self.bits == 4:
-            q = q[:, : BLOCK // 2] | (q[:, BLOCK // 2 :] << 4)
-        return q.to(torch.uint8), scale + (peak - peak)  # NaN unless the block is finite
+        bits = x.view(torch.int32)
+        # The order of floats is that of their bits, so the shifted difference is floor(log2(peak / top)); NaN and Inf have the largest bits.
+        peak = x.abs().amax(1, keepdim=True).view(torch.int32)
+        exponent = (((peak - self._top_bits) >> 23) + 128).clamp(28, 253)
+        inverse = ((254 - exponent) << 23).view(torch.float32)
+        scale = torch.where(peak < _INF, exponent << 23, _NAN).view(torch.float32)
 
-    def _value(self, q: Tensor, scale: Tensor) -> Tensor:
-        drop = 23 - self.mantissa
-        if not self.signed:
-            return (((q << drop) + _ONE).view(torch.float32) - 1) * scale
-        sign = 1 << (self.bits - 1)
-        magnitude = (((q & (sign - 1)) << drop) + _ONE).view(torch.float32) - 1
-        return magnitude * torch.where(q < sign, scale, -scale)
-
-    def _code(self, x: Tensor, inverse: Tensor, noise: Tensor | None) -> Tensor:
         drop = 23 - self.mantissa
         below = 1 << (drop - 1) if noise is None else (noise >> (32 - drop)) & ((1 << drop) - 1)
-        q = (((x.abs() * inverse + 1).view(torch.int32) - _ONE) + below) >> drop
-        last = (1 << (self.exponent + self.mantissa)) - 1
-        q = q.clamp(max=last)  # matters only where x is not finite
+        y = x * inverse
+        q = (((y.abs() + 1).view(torch.int32) - _ONE) + below) >> drop
         if self.signed:
-            return torch.where(x < 0, q + (last + 1), q)
-        return torch.where(x > 0, q.clamp(min=1), q)
+            q = q | ((y.view(torch.int32) >> (32 - self.bits)) & (1 << (self.bits - 1)))
+        else:
+            q = torch.maximum(q, bits.clamp(max=1))  # at least code 1 where x > 0
+        if self.bits == 4:
+            q = (q[:, : BLOCK // 2] & 15) | (q[:, BLOCK // 2 :] << 4)
+        return q.to(torch.uint8), scale  # the cast keeps the low 8 bits; only blocks that are not finite have more
+
+    @property
+    def _top_bits(self) -> int:
+        return struct.unpack("<i", struct.pack("<f", self.top))[0]
 
     def bytes(self, n: int) -> int:
         return n * self.bits // 8 + 4 * (n // BLOCK)
@@ -219,7 +218,7 @@ def to_bfloat16(x: Tensor, noise: Tensor | None = None) -> Tensor:
     x = x.float()
     bits = x.view(torch.int32)
     kept = ((bits + ((noise >> 16) & 0xFFFF)) & -0x10000).view(torch.float32)
-    return torch.where((bits & _EXPONENT) == _EXPONENT, x, kept).to(torch.bfloat16)
+    return torch.where((bits & _INF) == _INF, x, kept).to(torch.bfloat16)
 
 
 def to_float16(x: Tensor, noise: Tensor | None = None) -> Tensor:
@@ -228,7 +227,7 @@ def to_float16(x: Tensor, noise: Tensor | None = None) -> Tensor:
         return x.to(torch.float16)
     x = x.float()
     # A step is 2^-10 of the binade, and 2^-24 below the normal range: floor and remainder are exact in fp32 after scaling by the step.
-    exponent = (x.view(torch.int32) & _EXPONENT).clamp(min=113 << 23, max=254 << 23)
+    exponent = (x.view(torch.int32) & _INF).clamp(min=113 << 23, max=254 << 23)
     step = (exponent - (10 << 23)).view(torch.float32)
     scaled = x / step
     low = scaled.floor()

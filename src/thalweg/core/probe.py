@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.core.random import rademacher
+from thalweg.core.contract import RuleLike
+from thalweg.core.random import fold, rademacher
 
 
 def hutchinson(loss: Tensor, params: Sequence[Tensor], generator: torch.Generator) -> list[Tensor | None]:
@@ -32,11 +33,13 @@ def hutchinson(loss: Tensor, params: Sequence[Tensor], generator: torch.Generato
     except RuntimeError as error:
         raise RuntimeError("A Hutchinson probe needs the graph of the loss; return the loss without calling backward().") from error
     live = [(i, g) for i, g in enumerate(grads) if g is not None and g.requires_grad]
-    signs = [rademacher(g, generator) for _, g in live]
-    products = torch.autograd.grad([g for _, g in live], params, grad_outputs=signs, allow_unused=True) if live else [None] * len(params)
+    signs = [_as_given(rademacher(_real(g.detach()), generator), g) for _, g in live]
+    products = (
+        torch.autograd.grad([g for _, g in live], params, grad_outputs=signs, retain_graph=True, allow_unused=True) if live else [None] * len(params)
+    )  # the graph stays, for the backward of the loss itself
     by_param: dict[int, Tensor] = {i: u for (i, _), u in zip(live, signs, strict=True)}
     return [
-        None if grads[i] is None else torch.zeros_like(p) if products[i] is None or i not in by_param else by_param[i] * products[i]
+        None if grads[i] is None else torch.zeros_like(p) if (hv := products[i]) is None or i not in by_param else _times(by_param[i], hv)
         for i, p in enumerate(params)
     ]
 
@@ -62,7 +65,66 @@ def gauss_newton_bartlett(logits: Tensor, params: Sequence[Tensor], generator: t
     labels = torch.multinomial(probabilities, 1, generator=generator).squeeze(1)
     loss = torch.nn.functional.cross_entropy(rows, labels)
     grads = torch.autograd.grad(loss, params, retain_graph=True, allow_unused=True)
-    return [None if g is None else rows.shape[0] * g * g for g in grads]
+    return [None if g is None else rows.shape[0] * _times(g, g) for g in grads]
+
+
+def _real(x: Tensor) -> Tensor:
+    return torch.view_as_real(x) if x.is_complex() else x
+
+
+def _as_given(x: Tensor, like: Tensor) -> Tensor:
+    return torch.view_as_complex(x.contiguous()) if like.is_complex() else x
+
+
+def _times(a: Tensor, b: Tensor) -> Tensor:
+    """The product of coordinates: a complex number is two."""
+    return _as_given(_real(a) * _real(b), a)
 
 
 PROBES: Mapping[str, Callable[[Any, Sequence[Tensor], torch.Generator], list[Tensor | None]]] = {"hutchinson": hutchinson, "gnb": gauss_newton_bartlett}
+
+
+class Probes:
+    """Which probe the rules of an optimizer want, when, and on which random numbers.
+
+    Args:
+        seed: with the number of steps taken it decides the random signs and labels, so that runs repeat exactly.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self._last = -1
+
+    def kind(self, rules: Sequence[RuleLike]) -> str:
+        """The one kind of probe that the rules want.
+
+        Raises:
+            RuntimeError: if they want none, or different ones.
+        """
+        kinds = {rule.probe_kind for rule in rules if rule.probe_kind}
+        if len(kinds) != 1:
+            raise RuntimeError(f"probe: expected rules with one kind of curvature probe; found {' and '.join(sorted(kinds)) or 'none'}.")
+        return kinds.pop()
+
+    def due(self, rules: Sequence[RuleLike], taken: int) -> bool:
+        """Whether a rule wants a probe before the next step, and has not had it."""
+        return self._last != taken and any(taken % rule.hyper()["every"] == 0 for rule in rules if rule.probe_kind)
+
+    def split(self, rules: Sequence[RuleLike], out: Any) -> tuple[Tensor, Any]:
+        """The loss and what the probe differentiates, from what a closure returned.
+
+        Raises:
+            RuntimeError: if the closure did not return what the probe needs.
+        """
+        if self.kind(rules) == "hutchinson":
+            return out, out
+        if not (isinstance(out, tuple) and len(out) == 2):
+            raise RuntimeError("This rule's closure returns the pair (loss, logits), without calling backward().")
+        return out
+
+    def estimate(self, rules: Sequence[RuleLike], target: Any, params: Sequence[Tensor], taken: int) -> dict[Tensor, Tensor]:
+        """The estimates by parameter; parameters that the target does not depend on are left out."""
+        generator = torch.Generator(params[0].device).manual_seed(fold(self.seed, taken) % 2**31)
+        found = PROBES[self.kind(rules)](target, params, generator)
+        self._last = taken
+        return {p: h for p, h in zip(params, found, strict=True) if h is not None}

@@ -59,7 +59,8 @@ class Rule(ABC):
     def __new__(cls, params: Params | None = None, /, **keywords: Any) -> Any:
         if params is None:
             if misplaced := set(keywords) & set(OPTIONS):
-                raise TypeError(f"{cls.__name__}: {', '.join(sorted(misplaced))} belong to the optimizer; give the parameters first, or use .optimizer(params, ...).")
+                names = ", ".join(sorted(misplaced))
+                raise TypeError(f"{cls.__name__}: {names} belong to the optimizer; give the parameters first, or use .optimizer(params, ...).")
             return super().__new__(cls)
         options = {name: keywords.pop(name) for name in OPTIONS if name in keywords}
         return Engine(params, cls(**keywords), **options)
@@ -147,5 +148,5 @@ class Rule(ABC):
 
 
 def descend(w: Tensor, d: Tensor, lr: Any) -> Tensor:
-    """w - lr d, in one operation where lr is a Python number."""
+    """Return w - lr d, in one operation where lr is a Python number."""
     return torch.add(w, d, alpha=-lr) if isinstance(lr, float) else w - lr * d

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from thalweg.core.buckets import Bucket, Piece, Plan, Scratch, plain
+from thalweg.core.buckets import Bucket, Piece, Plan, Scratch, plain, widest
 from thalweg.core.kernel import Stores
 from thalweg.core.random import LANES, salt
 
@@ -73,7 +73,7 @@ class StackBucket(Bucket):
             yield Piece(grads[0].reshape(shape), tensors[0].view(shape), stores, index, shapes, compilable=fits)
             return
         packed_w = scratch.take("w", math.prod(shape), tensors[0])
-        packed_g = scratch.take("g", math.prod(shape), grads[0])
+        packed_g = scratch.take("g", math.prod(shape), widest(grads))
         inside_w = list(packed_w.view(len(members), *tensors[0].shape).unbind())
         torch._foreach_copy_(inside_w, tensors)
         torch._foreach_copy_(list(packed_g.view(len(members), *tensors[0].shape).unbind()), grads)

@@ -17,12 +17,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from thalweg.core.card import Card
 from thalweg.core.checks import hyper
 from thalweg.core.rule import Needs, Rule, Scalars, State, ema
 from thalweg.core.space import Linear, Log, Space
+from thalweg.optim.plus import plus
 
 CARD = Card(
     name="Adafactor",
@@ -67,15 +69,15 @@ class Adafactor(Rule):
         return {"b": 1 - t**self.beta2_decay, "limit": limit}  # (1), (6) as a factor on lr
 
     def step(self, g: Tensor, w: Tensor, s: State, c: Scalars) -> tuple[Tensor, State]:
-        square = g * g + self.eps[0]
-        row = ema(s["r"], square.mean(-1, keepdim=True), c["b"])  # (2)
-        col = ema(s["c"], square.mean(-2, keepdim=True), c["b"])  # (3)
+        square = g * g
+        row = ema(s["r"], square.mean(-1, keepdim=True) + self.eps[0], c["b"])  # (2)
+        col = ema(s["c"], square.mean(-2, keepdim=True) + self.eps[0], c["b"])  # (3)
         u = g * (row / row.mean(-2, keepdim=True)).rsqrt() * col.rsqrt()  # (4)
         size = (rms(u) / self.d).clamp(min=1.0)  # (5)
         scale = c["limit"] * (rms(w).clamp(min=self.eps[1]) if self.scale_parameter else 1.0)
-        return u * (scale / size) + self.weight_decay * w, {"r": row, "c": col}  # (7)
+        return plus(u * (scale / size), self.weight_decay, w), {"r": row, "c": col}  # (7)
 
 
 def rms(x: Tensor) -> Tensor:
     """Root mean square over the last two dimensions, which are kept."""
-    return x.square().mean((-2, -1), keepdim=True).sqrt()
+    return torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True) / (x.shape[-2] * x.shape[-1]) ** 0.5

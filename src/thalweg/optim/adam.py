@@ -20,6 +20,7 @@ from thalweg.core.card import Card
 from thalweg.core.checks import hyper
 from thalweg.core.rule import Rule, Scalars, State, ema
 from thalweg.core.space import Log, OneMinusLog, Space
+from thalweg.optim.plus import plus
 
 CARD = Card(
     name="Adam",
@@ -54,7 +55,7 @@ class Adam(Rule):
 
     def step(self, g: Tensor, w: Tensor, s: State, c: Scalars) -> tuple[Tensor, State]:
         b1, b2 = self.betas
-        g = g + self.weight_decay * w  # (1)
+        g = plus(g, self.weight_decay, w)  # (1)
         m = ema(s["m"], g, b1)  # (2)
         v = ema(s["v"], g * g, b2)  # (3)
         return c["rate"] * m / (v.sqrt() + c["eps"]), {"m": m, "v": v}  # (4)

@@ -88,7 +88,8 @@ def radial(g: Tensor, w: Tensor, u: Tensor, delta: Any, decay: Any, wd_ratio: An
     rows, cols = w.shape[-2:]
     if rows == 1:
         return decay
-    gw, gg, ww, uw = [(a * b).sum(-1, keepdim=True) for a, b in ((g, w), (g, g), (w, w), (u, w))]
+    gw, uw = [(x * w).sum(-1, keepdim=True) for x in (g, u)]
+    gg, ww = [torch.linalg.vector_norm(x, dim=-1, keepdim=True).square() for x in (g, w)]
     channel = (cols * gw * gw <= delta * delta * gg * ww).all(-2, keepdim=True)
     by_channel = decay * wd_ratio - uw / (ww.sqrt() + eps).square()
     gw, gg, ww, uw = [x.sum(-2, keepdim=True) for x in (gw, gg, ww, uw)]

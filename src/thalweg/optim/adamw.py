@@ -20,6 +20,7 @@ from thalweg.core.checks import hyper
 from thalweg.core.rule import Rule, Scalars, State, ema
 from thalweg.core.space import Log, OneMinusLog, Space
 from thalweg.optim.adam import bias_correction
+from thalweg.optim.plus import plus
 
 CARD = Card(
     name="AdamW",
@@ -57,4 +58,4 @@ class AdamW(Rule):
         b1, b2 = self.betas
         m = ema(s["m"], g, b1)  # (1)
         v = ema(s["v"], g * g, b2)  # (2)
-        return c["rate"] * m / (v.sqrt() + c["eps"]) + self.weight_decay * w, {"m": m, "v": v}  # (3)
+        return plus(c["rate"] * m / (v.sqrt() + c["eps"]), self.weight_decay, w), {"m": m, "v": v}  # (3)

@@ -22,6 +22,7 @@ from thalweg.core.card import Card
 from thalweg.core.checks import hyper
 from thalweg.core.rule import Rule, Scalars, State, ema
 from thalweg.core.space import Log, OneMinusLog, Space
+from thalweg.optim.plus import plus
 
 CARD = Card(
     name="AdEMAMix",
@@ -70,8 +71,8 @@ class AdEMAMix(Rule):
         m1 = ema(s["m1"], g, b1)  # (1)
         m2 = ema(s["m2"], g, c["b3"])  # (2)
         v = ema(s["v"], g * g, b2)  # (3)
-        d = (c["fast"] * m1 + c["slow"] * m2) / (v.sqrt() + c["eps"])  # (4), both sides of the fraction times sqrt(1 - b2^t)
-        return d + self.weight_decay * w, {"m1": m1, "m2": m2, "v": v}
+        d = plus(c["fast"] * m1, c["slow"], m2) / (v.sqrt() + c["eps"])  # (4), both sides of the fraction times sqrt(1 - b2^t)
+        return plus(d, self.weight_decay, w), {"m1": m1, "m2": m2, "v": v}
 
 
 def _life(b: float) -> float:

@@ -13,6 +13,7 @@ from thalweg.core.card import Card
 from thalweg.core.checks import hyper
 from thalweg.core.rule import Rule, Scalars, State
 from thalweg.core.space import Log, Space
+from thalweg.optim.plus import plus
 
 CARD = Card(
     name="DecoupledDecay",
@@ -39,4 +40,4 @@ class DecoupledDecay(Rule):
     weight_decay: float = hyper(1e-2, ">= 0", "decay lambda, multiplied by the chain's learning rate")
 
     def step(self, g: Tensor, w: Tensor, s: State, c: Scalars) -> tuple[Tensor, State]:
-        return g + self.weight_decay * w, {}  # (1)
+        return plus(g, self.weight_decay, w), {}  # (1)

@@ -16,6 +16,7 @@ from thalweg.core.card import Card
 from thalweg.core.checks import hyper
 from thalweg.core.rule import Rule, Scalars, State, ema
 from thalweg.core.space import Log, OneMinusLog, Space
+from thalweg.optim.plus import plus
 
 CARD = Card(
     name="Lion",
@@ -46,4 +47,4 @@ class Lion(Rule):
     def step(self, g: Tensor, w: Tensor, s: State, c: Scalars) -> tuple[Tensor, State]:
         b1, b2 = self.betas
         u = ema(s["m"], g, b1).sign()  # (1)
-        return u + self.weight_decay * w, {"m": ema(s["m"], g, b2)}  # (2), (3)
+        return plus(u, self.weight_decay, w), {"m": ema(s["m"], g, b2)}  # (2), (3)

@@ -21,6 +21,7 @@ from thalweg.core.checks import hyper
 from thalweg.core.rule import Needs, Rule, Scalars, State, ema
 from thalweg.core.space import Log, OneMinusLog, Space
 from thalweg.optim.newton_schulz import orthogonalize
+from thalweg.optim.plus import plus
 
 CARD = Card(
     name="Muon",
@@ -62,4 +63,4 @@ class Muon(Rule):
             o = o * max(1, rows / cols) ** 0.5
         elif self.scale == "match_rms_adamw":
             o = o * (0.2 * max(rows, cols) ** 0.5)
-        return o + self.weight_decay * w, {"m": m}  # (3)
+        return plus(o, self.weight_decay, w), {"m": m}  # (3)

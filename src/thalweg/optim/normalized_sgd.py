@@ -17,6 +17,7 @@ from thalweg.core.card import Card
 from thalweg.core.checks import hyper
 from thalweg.core.rule import Rule, Scalars, State, ema
 from thalweg.core.space import Log, OneMinusLog, Space
+from thalweg.optim.plus import plus
 
 CARD = Card(
     name="NormalizedSGD",
@@ -47,8 +48,8 @@ class NormalizedSGD(Rule):
         return {"m": torch.zeros_like(w)}
 
     def measure(self, g: Tensor, w: Tensor, s: State, c: Scalars) -> dict[str, Tensor]:
-        return {"square": ema(s["m"], g, self.momentum).square().sum()}
+        return {"square": torch.linalg.vector_norm(ema(s["m"], g, self.momentum)).square()}
 
     def step(self, g: Tensor, w: Tensor, s: State, c: Scalars) -> tuple[Tensor, State]:
         m = ema(s["m"], g, self.momentum)  # (1)
-        return m * (c["square"] + TINY).rsqrt() + self.weight_decay * w, {"m": m}  # (2)
+        return plus(m * (c["square"] + TINY).rsqrt(), self.weight_decay, w), {"m": m}  # (2)

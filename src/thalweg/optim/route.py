@@ -103,7 +103,9 @@ def route(
 
 def _roles(model: nn.Module) -> Iterator[tuple[str, Tensor, str, str, str, int]]:
     """(name, parameter, role, why, layout, split) of every trainable parameter."""
-    owners = {f"{prefix}.{name}".lstrip("."): module for prefix, module in model.named_modules() for name, _ in module.named_parameters(recurse=False)}
+    owners = {
+        f"{prefix}.{name}".lstrip("."): module for prefix, module in model.named_modules() for name, _ in module.named_parameters(recurse=False)
+    }
     linears = [name for name, module in owners.items() if isinstance(module, nn.Linear) and name.endswith("weight")]
     named_head = any(_HEAD.search(name) for name in linears)
     for name, p in model.named_parameters():

@@ -18,6 +18,7 @@ from thalweg.core.card import Card
 from thalweg.core.checks import hyper
 from thalweg.core.rule import Rule, Scalars, State
 from thalweg.core.space import Log, OneMinusLog, Space
+from thalweg.optim.plus import plus
 
 CARD = Card(
     name="SGD",
@@ -53,8 +54,8 @@ class SGD(Rule):
         return {} if self.momentum is None else {"m": torch.zeros_like(w)}
 
     def step(self, g: Tensor, w: Tensor, s: State, c: Scalars) -> tuple[Tensor, State]:
-        g = g + self.weight_decay * w  # (1)
+        g = plus(g, self.weight_decay, w)  # (1)
         if self.momentum is None:
             return g, {}
-        m = self.momentum * s["m"] + g  # (2)
-        return (g + self.momentum * m if self.nesterov else m), {"m": m}  # (3)
+        m = plus(g, self.momentum, s["m"])  # (2)
+        return (plus(g, self.momentum, m) if self.nesterov else m), {"m": m}  # (3)

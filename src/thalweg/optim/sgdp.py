@@ -22,6 +22,7 @@ from thalweg.core.checks import hyper
 from thalweg.core.rule import Needs, Rule, Scalars, State
 from thalweg.core.space import Log, OneMinusLog, Space
 from thalweg.optim.adamp import radial
+from thalweg.optim.plus import plus
 
 CARD = Card(
     name="SGDP",
@@ -56,7 +57,7 @@ class SGDP(Rule):
         return {"m": torch.zeros_like(w)}
 
     def step(self, g: Tensor, w: Tensor, s: State, c: Scalars) -> tuple[Tensor, State]:
-        m = self.momentum * s["m"] + g  # (1)
-        u = g + self.momentum * m if self.nesterov else m  # (2)
+        m = plus(g, self.momentum, s["m"])  # (1)
+        u = plus(g, self.momentum, m) if self.nesterov else m  # (2)
         decay = self.weight_decay / (1 - self.momentum)
         return u + radial(g, w, u, self.delta, decay, self.wd_ratio, self.eps) * w, {"m": m}  # (3), (4)

@@ -18,6 +18,7 @@ from thalweg.core.card import Card
 from thalweg.core.checks import hyper
 from thalweg.core.rule import Rule, Scalars, State
 from thalweg.core.space import Log, OneMinusLog, Space
+from thalweg.optim.plus import plus
 
 CARD = Card(
     name="SGDW",
@@ -48,6 +49,6 @@ class SGDW(Rule):
         return {"m": torch.zeros_like(w)}
 
     def step(self, g: Tensor, w: Tensor, s: State, c: Scalars) -> tuple[Tensor, State]:
-        m = self.momentum * s["m"] + g  # (1)
-        d = g + self.momentum * m if self.nesterov else m
-        return d + self.weight_decay * w, {"m": m}  # (2)
+        m = plus(g, self.momentum, s["m"])  # (1)
+        d = plus(g, self.momentum, m) if self.nesterov else m
+        return plus(d, self.weight_decay, w), {"m": m}  # (2)

@@ -15,6 +15,7 @@ from thalweg.core.card import Card
 from thalweg.core.checks import hyper
 from thalweg.core.rule import Rule, Scalars, State, ema
 from thalweg.core.space import Log, OneMinusLog, Space
+from thalweg.optim.plus import plus
 
 CARD = Card(
     name="Signum",
@@ -43,4 +44,4 @@ class Signum(Rule):
 
     def step(self, g: Tensor, w: Tensor, s: State, c: Scalars) -> tuple[Tensor, State]:
         m = ema(s["m"], g, self.momentum)  # (1)
-        return m.sign() + self.weight_decay * w, {"m": m}  # (2)
+        return plus(m.sign(), self.weight_decay, w), {"m": m}  # (2)

@@ -7,7 +7,7 @@
 g' is the gradient of the mean loss over B examples whose labels are drawn from the model's own predictions; B g' * g' is then unbiased for the
 diagonal of the Gauss-Newton matrix. For a language model an example is a token.
 Conventions for gamma, rho and B. (3) is the paper's from its second version on. Early code keeps g' * g' in h and divides by rho B h (rho = gamma,
-`bs` = B); later code divides by h alone and clips at its own `gamma`, which is 1 / (gamma B) here, with lr gamma B here for its lr.
+`bs` = B); later code divides by h alone and clips at its own `gamma`, which is gamma B here; its lr is lr / (gamma B).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from thalweg.core.card import Card
 from thalweg.core.checks import hyper
 from thalweg.core.rule import Rule, Scalars, State, ema
 from thalweg.core.space import Log, OneMinusLog, Space
+from thalweg.optim.plus import plus
 
 CARD = Card(
     name="SophiaG",
@@ -57,7 +58,7 @@ class SophiaG(Rule):
     def step(self, g: Tensor, w: Tensor, s: State, c: Scalars) -> tuple[Tensor, State]:
         m = ema(s["m"], g, self.betas[0])  # (1)
         u = (m / (self.gamma * s["h"]).clamp(min=self.eps)).clamp(-1, 1)  # (3)
-        return u + self.weight_decay * w, {"m": m, "h": s["h"]}
+        return plus(u, self.weight_decay, w), {"m": m, "h": s["h"]}
 
     def absorb(self, h: Tensor, w: Tensor, s: State, c: Scalars) -> State:
         return {"m": s["m"], "h": ema(s["h"], h, self.betas[1])}  # (2)

@@ -19,6 +19,7 @@ from thalweg.core.card import Card
 from thalweg.core.checks import hyper
 from thalweg.core.rule import Rule, Scalars, State, ema
 from thalweg.core.space import Log, OneMinusLog, Space
+from thalweg.optim.plus import plus
 
 CARD = Card(
     name="SophiaH",
@@ -55,7 +56,7 @@ class SophiaH(Rule):
     def step(self, g: Tensor, w: Tensor, s: State, c: Scalars) -> tuple[Tensor, State]:
         m = ema(s["m"], g, self.betas[0])  # (1)
         u = (m / (self.gamma * s["h"]).clamp(min=self.eps)).clamp(-1, 1)  # (3)
-        return u + self.weight_decay * w, {"m": m, "h": s["h"]}
+        return plus(u, self.weight_decay, w), {"m": m, "h": s["h"]}
 
     def absorb(self, h: Tensor, w: Tensor, s: State, c: Scalars) -> State:
         return {"m": s["m"], "h": ema(s["h"], h, self.betas[1])}  # (2)

@@ -21,6 +21,7 @@ from thalweg.core.checks import hyper
 from thalweg.core.rule import Needs, Rule, Scalars, State, ema
 from thalweg.core.space import Choice, Log, OneMinusLog, Space
 from thalweg.optim.newton_schulz import orthogonalize
+from thalweg.optim.plus import plus
 
 CARD = Card(
     name="NonEuclideanTrustRegion",
@@ -65,5 +66,5 @@ class NonEuclideanTrustRegion(Rule):
         elif self.norm == "linf":
             d = m.sign()
         else:
-            d = m * (m.square().sum((-2, -1), keepdim=True) + TINY).rsqrt()
-        return d + self.weight_decay * w, {"m": m}  # (3)
+            d = m / (torch.linalg.vector_norm(m, dim=(-2, -1), keepdim=True) + TINY)
+        return plus(d, self.weight_decay, w), {"m": m}  # (3)

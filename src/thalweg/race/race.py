@@ -195,9 +195,12 @@ def _run(plan: Plan, store: Store, origin: TaskSource, pool: Pool, tell: Callabl
     try:
         ended = store.ended()
         tell(_event("begin", plan, ended))
+        planned = -1
         while True:
-            store.plan(plan.known(ended))
-            _reference_alive(plan, ended)
+            if planned != len(ended):
+                planned = len(ended)
+                store.plan(plan.known(ended))
+                _reference_alive(plan, ended)
             for trial in store.claim(pool.free):
                 pool.submit(_job(plan.settings, plan.methods[trial.method], origin, trial))
             waiting, running = store.left()
@@ -206,7 +209,7 @@ def _run(plan: Plan, store: Store, origin: TaskSource, pool: Pool, tell: Callabl
             trials = pool.collect(POLL)
             for trial in trials:
                 store.finish(trial)
-            ended = store.ended()
+            ended = store.ended(ended)
             for trial in trials:
                 ran, told_waiting = ran + 1, False
                 left = (time.monotonic() - started) / ran * max(0, _total(plan, ended) - len(ended))

@@ -164,8 +164,15 @@ class Store:
                               (*row.values(), time.time(), trial.key, self.owner))
         return done.rowcount == 1
 
-    def ended(self) -> dict[str, Trial]:
-        """Every trial that has ended, by key."""
+    def ended(self, known: dict[str, Trial] | None = None) -> dict[str, Trial]:
+        """Every trial that has ended, by key.
+
+        Args:
+            known: an earlier answer, given back as it is where nothing has ended since.
+        """
+        count = self._db.execute("SELECT COUNT(*) FROM trials WHERE status NOT IN ('waiting', 'running')").fetchone()[0]
+        if known is not None and len(known) == count:
+            return known
         rows = self._db.execute("SELECT * FROM trials WHERE status NOT IN ('waiting', 'running') ORDER BY place").fetchall()
         return {row["key"]: _trial(dict(row)) for row in rows}
 

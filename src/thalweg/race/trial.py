@@ -27,6 +27,7 @@ from thalweg.race.task import Task, TaskSource
 WARM_UP_STEPS = 3  # thrown away before the clock starts: compilation, allocation, first touches
 RISE = 0.05  # of the horizon
 FAR = 10.0  # a mean loss this many times further out than the first one has diverged
+PATIENCE = 0.25  # of the horizon, before that judgement: some methods leap at the start and recover
 INIT, ORDER, NOISE = range(3)  # what a seed is used for
 
 
@@ -137,7 +138,7 @@ class _Session:
             losses = self.steps(stop, done)
             start, done = (losses[0] if done == 0 else start), stop
             mean = sum(losses) / len(losses)
-            if mean > start + FAR * max(abs(start), 1e-3):
+            if stop > job.steps * PATIENCE and mean > start + FAR * max(abs(start), 1e-3):
                 self.record(stop, mean, math.nan)
                 raise _Diverged(f"mean loss {mean:.4g} before step {stop}, {start:.4g} at the start")
             run.state_bytes = _state_bytes(self.optimizer)

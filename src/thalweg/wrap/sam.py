@@ -60,7 +60,8 @@ class SAM(Optimizer):
     def __init__(self, optimizer: Optimizer, *, rho: float = 0.05, adaptive: bool = False) -> None:
         check("SAM", "rho", rho, 0.05, ">= 0")
         check("SAM", "adaptive", adaptive, False, "bool")
-        self.__setstate__({"base": optimizer, "rho": rho, "adaptive": adaptive})  # prepares the hooks; Optimizer.__init__ would make its own groups
+        self.base, self.rho, self.adaptive = optimizer, rho, adaptive
+        self.__setstate__({})  # prepares the hooks; Optimizer.__init__ would make groups of its own
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]
@@ -89,7 +90,7 @@ class SAM(Optimizer):
     def zero_grad(self, set_to_none: bool = True) -> None:
         self.base.zero_grad(set_to_none=set_to_none)
 
-    def step(self, closure: Callable[[], Any] | None = None, *, scaler: GradScaler | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None, *, scaler: GradScaler | None = None) -> Any:
         """Two runs of the closure and one step of the base optimizer; returns the loss of the first run, at the unperturbed weights.
 
         Args:
@@ -102,19 +103,19 @@ class SAM(Optimizer):
             raise ValueError("SAM.step needs a closure that clears the gradients, computes the loss, calls backward and returns it; found None.")
         with torch.enable_grad():
             loss = closure()  # (1)
-        moved = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        moved = [(p, p.grad) for group in self.param_groups for p in group["params"] if p.grad is not None]
         scale = self._scale(moved)
-        if math.isfinite(scale) and moved:
-            before = [p.detach().clone() for p in moved]
+        if moved and math.isfinite(scale):
+            before = [p.detach().clone() for p, _ in moved]
             try:
                 with torch.no_grad():
-                    for p in moved:
-                        p.add_((p.abs() + ETA).square() * p.grad if self.adaptive else p.grad, alpha=scale)  # (2'), (2)
+                    for p, g in moved:
+                        p.add_((p.abs() + ETA).square() * g if self.adaptive else g, alpha=scale)  # (2'), (2)
                 with torch.enable_grad():
                     closure()
             finally:
                 with torch.no_grad():
-                    for p, w in zip(moved, before, strict=True):
+                    for (p, _), w in zip(moved, before, strict=True):
                         p.copy_(w)
         if scaler is None:
             self.base.step()  # (3)
@@ -123,8 +124,7 @@ class SAM(Optimizer):
         return loss
 
     @torch.no_grad()
-    def _scale(self, moved: list[Tensor]) -> float:
+    def _scale(self, moved: list[tuple[Tensor, Tensor]]) -> float:
         """The ratio of rho to the norm of (2) or (2'); NaN where that norm is not finite."""
-        slopes = [(p.abs() + ETA) * p.grad if self.adaptive else p.grad for p in moved]
-        norm = float(whole(get_total_norm(slopes)))
+        norm = float(whole(get_total_norm([(p.abs() + ETA) * g if self.adaptive else g for p, g in moved])))
         return self.rho / (norm + TINY) if math.isfinite(norm) else math.nan

@@ -13,34 +13,45 @@ function runScript(source) {
 }
 
 function makeRace(data) {
-  const {result, series, styles} = data, probe = document.body.appendChild(document.createElement("i"));
+  const {result, series, styles} = data;
+  const probe = document.body.appendChild(document.createElement("i"));
   probe.hidden = true;
-  const resolve = name => { probe.style.color = `var(${name})`; return getComputedStyle(probe).color; };
+  const resolve = name => {
+    probe.style.color = `var(${name})`;
+    return getComputedStyle(probe).color;
+  };
   const mix = (a, b, t) => `rgb(${a.map((v, i) => Math.round(v + (b[i] - v) * t)).join(",")})`;
   const numbers = colour => colour.match(/[\d.]+/g).slice(0, 3).map(Number);
+  const order = [...document.querySelectorAll("#verdict-table tbody tr")].map(row => row.dataset.method);
   const race = {
-    result, series, shown: Object.keys(styles), styles: {}, ink: {},
+    result,
+    series,
+    shown: Object.keys(styles),
+    styles: {},
+    ink: {},
     verdicts: Object.fromEntries(result.verdicts.map(v => [v.method, v])),
-    order: [...document.querySelectorAll("#verdict-table tbody tr")].map(row => row.dataset.method),
+    rows: () => order.filter(method => race.shown.includes(method)).reverse(), // from the bottom of a figure to its top
     trials: (method, stages) => result.trials.filter(t => t.method === method && stages.includes(t.stage)),
     faded: (colour, alpha) => colour.replace("rgb(", "rgba(").replace(")", `, ${alpha})`),
-    mark: (method, size) => ({symbol: race.styles[method].symbol, size: size + (race.styles[method].symbol.startsWith("triangle") ? 2.5 : 0), color: race.styles[method].colour}),
+    mark: (method, size) => ({
+      symbol: race.styles[method].symbol,
+      size: size + (race.styles[method].symbol.startsWith("triangle") ? 2.5 : 0),
+      color: race.styles[method].colour,
+    }),
     ramp: share => mix(numbers(race.ink.low), numbers(race.ink.top), share),
     readColours() {
       for (const name of ["ink", "muted", "line", "paper", "accent", "low", "top"]) race.ink[name] = resolve(`--${name}`);
       for (const [method, style] of Object.entries(styles)) race.styles[method] = {...style, colour: resolve(style.colour)};
     },
-    stairs: byMethod => race.shown.filter(m => byMethod[m]).map(method => {
-      const {colour, dash} = race.styles[method], name = literal(method);
-      return {...byMethod[method], name, mode: "lines+markers", line: {shape: "hv", color: colour, width: 2.2, dash}, marker: {...race.mark(method, 7), maxdisplayed: 6}, hovertemplate: `${name}<br>%{y:.0%} within %{x:.4g}<extra></extra>`};
-    }),
   };
   return race;
 }
 
 function draw(race, figure) {
-  const place = figure.querySelector(".plot"), options = Object.fromEntries(new FormData(figure.querySelector("form")));
-  const drawn = race.shown.length ? figures[figure.dataset.figure](race, options) : {empty: "No method is ticked."};
+  const place = figure.querySelector(".plot");
+  const options = Object.fromEntries(new FormData(figure.querySelector("form")));
+  const make = {...finalFigures, ...tuningFigures}[figure.dataset.figure];
+  const drawn = race.shown.length ? make(race, options) : {empty: "No method is ticked."};
   figure.classList.toggle("is-empty", Boolean(drawn.empty));
   if (drawn.empty) {
     Plotly.purge(place);
@@ -48,21 +59,49 @@ function draw(race, figure) {
     return;
   }
   if (!place.classList.contains("js-plotly-plot")) place.textContent = "";
-  const {ink} = race, {xaxis, yaxis, yaxis2, margin, ...layout} = drawn.layout;
-  const base = {gridcolor: ink.line, zerolinecolor: ink.line, linecolor: ink.line, tickcolor: ink.line, automargin: true, exponentformat: "e", title: {standoff: 12}};
+  const {ink} = race;
+  const {xaxis, yaxis, yaxis2, margin, ...layout} = drawn.layout;
+  const base = {
+    gridcolor: ink.line,
+    zerolinecolor: ink.line,
+    linecolor: ink.line,
+    tickcolor: ink.line,
+    automargin: true,
+    exponentformat: "e",
+    title: {standoff: 12},
+  };
   const merged = own => ({...base, ...own, title: {...base.title, ...own.title, font: {size: 12.5, color: ink.muted}}});
-  Plotly.react(place, drawn.traces, {
-    height: 380, showlegend: false, hovermode: "closest", dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom", paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: {family: getComputedStyle(document.body).fontFamily, size: 12.5, color: ink.ink},
-    margin: {l: 52, r: 14, t: 12, b: 46, ...margin}, hoverlabel: {bgcolor: ink.paper, bordercolor: ink.line, font: {color: ink.ink, size: 12.5}, align: "left"}, ...layout,
-    xaxis: merged(xaxis), yaxis: merged(yaxis), ...(yaxis2 ? {yaxis2: merged(yaxis2)} : {}),
-  }, {responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"]});
+  Plotly.react(
+    place,
+    drawn.traces,
+    {
+      height: 380,
+      showlegend: false,
+      hovermode: "closest",
+      dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
+      paper_bgcolor: "rgba(0,0,0,0)",
+      plot_bgcolor: "rgba(0,0,0,0)",
+      font: {family: getComputedStyle(document.body).fontFamily, size: 12.5, color: ink.ink},
+      margin: {l: 52, r: 14, t: 12, b: 46, ...margin},
+      hoverlabel: {bgcolor: ink.paper, bordercolor: ink.line, font: {color: ink.ink, size: 12.5}, align: "left"},
+      ...layout,
+      xaxis: merged(xaxis),
+      yaxis: merged(yaxis),
+      ...(yaxis2 ? {yaxis2: merged(yaxis2)} : {}),
+    },
+    {
+      responsive: true,
+      displaylogo: false,
+      modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
+    },
+  );
 }
 
 // A select that offers names; it keeps the current choice where that still exists.
 function offer(select, names, preferred) {
   const old = select.value;
   select.replaceChildren(...names.map(name => new Option(name === "" ? "nothing" : name, name)));
-  select.value = names.includes(old) && old !== "" ? old : preferred ?? names[0] ?? "";
+  select.value = names.includes(old) && old !== "" ? old : (preferred ?? names[0] ?? "");
 }
 
 function numericNames(trials) {
@@ -73,17 +112,24 @@ function numericNames(trials) {
 function offerChoices(race) {
   const tuning = race.result.trials.filter(t => t.stage !== "final");
   offer(document.querySelector("[data-figure=hyper] select"), numericNames(tuning));
-  const map = document.querySelector("[data-figure=map] form"), names = numericNames(race.trials(map.elements.method.value, ["defaults", ...TUNING]));
+  const map = document.querySelector("[data-figure=map] form");
+  const names = numericNames(race.trials(map.elements.method.value, ["defaults", ...TUNING]));
   offer(map.elements.x, names);
   offer(map.elements.y, [...names, ""], names[1] ?? "");
 }
 
 // A logarithmic axis cannot show values at or below zero: then its switch is off, and says why.
 function guardLogSwitches(race) {
-  const {trials} = race.result, positive = values => values.every(v => !isNumber(v) || v > 0);
-  const fine = {curves: quantity => positive(trials.filter(t => t.stage === "final").flatMap(t => t.curve[quantity] ?? [])), hyper: () => positive(trials.map(t => t.score)), best: () => positive(trials.map(t => t.score))};
+  const {trials} = race.result;
+  const positive = values => values.every(v => !isNumber(v) || v > 0);
+  const fine = {
+    curves: quantity => positive(trials.filter(t => t.stage === "final").flatMap(t => t.curve[quantity] ?? [])),
+    hyper: () => positive(trials.map(t => t.score)),
+    best: () => positive(trials.map(t => t.score)),
+  };
   for (const [name, test] of Object.entries(fine)) {
-    const form = document.querySelector(`[data-figure=${name}] form`), log = form.querySelector("[name=y][value=log]");
+    const form = document.querySelector(`[data-figure=${name}] form`);
+    const log = form.querySelector("[name=y][value=log]");
     log.disabled = !test(form.elements.quantity?.value);
     log.parentElement.title = log.disabled ? "Some values are zero or negative." : "";
     if (log.disabled && log.checked) form.querySelector("[name=y][value=linear]").checked = true;
@@ -92,7 +138,8 @@ function guardLogSwitches(race) {
 
 function csv(result) {
   const names = [...new Set(result.trials.flatMap(t => Object.keys(t.hyper)))];
-  const fields = ["key", "method", "stage", "index", "seed", "status", "score", "test", "step_ms", "warmup_s", "state_bytes", "peak_mib", "message"];
+  const place = ["key", "method", "stage", "index", "seed", "status"];
+  const fields = [...place, "score", "test", "step_ms", "warmup_s", "state_bytes", "peak_mib", "message"];
   const quote = value => {
     const text = value === null || value === undefined ? "" : typeof value === "object" ? JSON.stringify(value) : String(value);
     return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
@@ -111,28 +158,42 @@ function download(name, type, text) {
 
 async function start() {
   runScript(await unpack("plotly"));
-  const race = makeRace(JSON.parse(await unpack("data"))), all = [...document.querySelectorAll("figure[data-figure]")], root = document.documentElement;
-  const drawAll = () => { race.readColours(); for (const figure of all) draw(race, figure); };
+  const race = makeRace(JSON.parse(await unpack("data")));
+  const all = [...document.querySelectorAll("figure[data-figure]")];
+  const root = document.documentElement;
+  const drawAll = () => {
+    race.readColours();
+    for (const figure of all) draw(race, figure);
+  };
   for (const figure of all) {
     const form = figure.querySelector("form");
     form.addEventListener("submit", event => event.preventDefault());
-    form.addEventListener("change", () => {
-      if (figure.dataset.figure === "map") offerChoices(race);
+    form.addEventListener("change", event => {
+      if (event.target.name === "method") offerChoices(race);
       guardLogSwitches(race);
       draw(race, figure);
     });
   }
   const legend = document.getElementById("legend");
-  legend.addEventListener("change", () => { race.shown = new FormData(legend).getAll("method"); drawAll(); });
+  legend.addEventListener("change", () => {
+    race.shown = new FormData(legend).getAll("method");
+    drawAll();
+  });
   const look = document.querySelector("form.look");
-  const wear = name => { root.dataset.look = name; drawAll(); };
+  const wear = name => {
+    root.dataset.look = name;
+    drawAll();
+  };
   look.addEventListener("change", () => wear(look.elements.look.value));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
   addEventListener("beforeprint", () => wear("light"));
   addEventListener("afterprint", () => wear(look.elements.look.value));
   const stem = `race-${race.result.settings.task.replace(/[^\w.-]+/g, "-")}`;
-  document.querySelector("[data-download=json]").addEventListener("click", () => download(`${stem}.json`, "application/json", JSON.stringify(race.result, null, 1)));
-  document.querySelector("[data-download=csv]").addEventListener("click", () => download(`${stem}.csv`, "text/csv", csv(race.result)));
+  const files = {
+    json: () => download(`${stem}.json`, "application/json", JSON.stringify(race.result, null, 1)),
+    csv: () => download(`${stem}.csv`, "text/csv", csv(race.result)),
+  };
+  for (const button of document.querySelectorAll("[data-download]")) button.addEventListener("click", files[button.dataset.download]);
   offerChoices(race);
   guardLogSwitches(race);
   wear(look.elements.look.value);
@@ -140,8 +201,6 @@ async function start() {
 }
 
 start().catch(error => {
-  const note = document.getElementById("too-old");
-  note.hidden = false;
-  note.querySelector("span").textContent = `(${error.message})`;
+  document.querySelector("#not-drawn span").textContent = `(${error.message})`;
   console.error(error);
 });

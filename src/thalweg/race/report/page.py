@@ -22,10 +22,12 @@ from thalweg.race.report.payload import LEVELS, packed, packed_text, plain, resu
 from thalweg.race.report.series import finals, is_number, series
 
 MAX_BYTES = 6_000_000
+STYLES = ("look.css", "parts.css", "media.css")
+SCRIPTS = ("plotting.js", "figures_final.js", "figures_tuning.js", "page.js")
 GLYPHS = {"reference": "●", "better": "▲", "worse": "▼", "can't tell": "≈", "not judged": "…"}
 LABELS = {"reference": "Reference", "better": "Better", "worse": "Worse", "can't tell": "Can’t tell", "not judged": "Not judged yet"}
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon", "hexagon")
-COLOURS = 7   # --m1 to --m7 in page.css
+COLOURS = 7  # --m1 to --m7 in look.css
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,10 +92,22 @@ def _page(result: RaceResult, level: int) -> str:
     styles = method_styles(settings.methods, settings.reference)
     data = {"result": result_data(result, level), "series": plain(series(result)), "styles": styles}
     return _template().render(
-        result=result, settings=settings, headline=words.headline(result), rows=rows(result, decimals), styles=styles, thinned=level > 0,
-        failures=failures(result), runs=len(result.trials), glyphs=GLYPHS, labels=LABELS, hyper_pairs=words.hyper_pairs,
+        result=result,
+        settings=settings,
+        headline=words.headline(result),
+        rows=rows(result, decimals),
+        styles=styles,
+        thinned=level > 0,
+        failures=failures(result),
+        runs=len(result.trials),
+        glyphs=GLYPHS,
+        labels=LABELS,
+        hyper_pairs=words.hyper_pairs,
         target=words.fixed(result.target, decimals) if result.target is not None else None,
-        css=_source("page.css"), scripts=[_source("figures.js"), _source("page.js")], plotly=_plotly(), data=Markup(packed(data)),
+        styles_css=[_source(name) for name in STYLES],
+        scripts=[_source(name) for name in SCRIPTS],
+        plotly=_plotly(),
+        data=Markup(packed(data)),
     )
 
 
@@ -102,8 +116,11 @@ def method_styles(methods: Sequence[str], reference: str) -> dict[str, dict[str,
     styles = {reference: {"colour": "--ink", "symbol": "circle", "dash": "solid"}}
     for i, method in enumerate(m for m in methods if m != reference):
         turn = i // COLOURS
-        styles[method] = {"colour": f"--m{i % COLOURS + 1}", "symbol": SYMBOLS[(i + 1 + turn) % len(SYMBOLS)],
-                          "dash": ("solid", "dash", "dot", "dashdot")[turn % 4]}
+        styles[method] = {
+            "colour": f"--m{i % COLOURS + 1}",
+            "symbol": SYMBOLS[(i + 1 + turn) % len(SYMBOLS)],
+            "dash": ("solid", "dash", "dot", "dashdot")[turn % 4],
+        }
     return {m: styles[m] for m in dict.fromkeys((*methods, reference))}
 
 
@@ -126,8 +143,12 @@ def _row(result: RaceResult, method: str, verdict: Verdict | None, decimals: int
     reference = v.outcome == "reference"
     runs = finals(result, method)
     missed = words.NONE if result.target is None else "not reached"
-    interval = "" if reference or not (is_number(v.low) and is_number(v.high)) else (
-        f"{words.fixed(v.low, decimals, sign=True)} to {words.fixed(v.high, decimals, sign=True)}")
+    to_target = (("Steps", v.steps_to_target), ("Gradients", v.gradients_to_target), ("Seconds", v.seconds_to_target))
+    interval = (
+        ""
+        if reference or not (is_number(v.low) and is_number(v.high))
+        else (f"{words.fixed(v.low, decimals, sign=True)} to {words.fixed(v.high, decimals, sign=True)}")
+    )
     warm_up = _median([t.warmup_s for t in runs])
     cells = [
         Cell(label=f"Test {metric}", value=v.mean, text=words.fixed(v.mean, decimals)),
@@ -140,15 +161,21 @@ def _row(result: RaceResult, method: str, verdict: Verdict | None, decimals: int
         Cell(label="At the edge", value=", ".join(v.edges), text=", ".join(v.edges) or words.NONE),
     ]
     costs = [
-        Cell(label="Steps to target", value=v.steps_to_target, text=words.short(v.steps_to_target) if v.steps_to_target is not None else missed),
-        Cell(label="Gradients to target", value=v.gradients_to_target, text=words.short(v.gradients_to_target) if v.gradients_to_target is not None else missed),
-        Cell(label="Seconds to target", value=v.seconds_to_target, text=words.short(v.seconds_to_target) if v.seconds_to_target is not None else missed),
+        *(Cell(label=f"{clock} to target", value=at, text=missed if at is None else words.short(at)) for clock, at in to_target),
         Cell(label="ms per step", value=v.step_ms, text=words.short(v.step_ms)),
         Cell(label="Warm-up, s", value=warm_up, text=words.short(warm_up)),
         Cell(label="State", value=v.state_bytes, text=words.size(v.state_bytes)),
     ]
-    return Row(method=method, outcome=v.outcome, sentence=words.sentence(v, result, decimals), verdict=v, cells=cells, costs=costs,
-               hyper=words.hyper_pairs(v.hyper), forest=_forest(v, span))
+    return Row(
+        method=method,
+        outcome=v.outcome,
+        sentence=words.sentence(v, result, decimals),
+        verdict=v,
+        cells=cells,
+        costs=costs,
+        hyper=words.hyper_pairs(v.hyper),
+        forest=_forest(v, span),
+    )
 
 
 def _span(verdicts: Iterable[Verdict]) -> tuple[float, float]:
@@ -163,8 +190,8 @@ def _forest(verdict: Verdict, span: tuple[float, float]) -> dict[str, float]:
     if verdict.outcome == "reference" or not high > low:
         return {}
     places = {"zero": 0.0, "low": verdict.low, "high": verdict.high, "middle": verdict.difference}
-    return {name: round(3 + 94 * (x - low) / (high - low), 2) for name, x in places.items() if x is not None and math.isfinite(x)} \
-        if all(is_number(x) for x in places.values()) else {}
+    known = {name: round(3 + 94 * (x - low) / (high - low), 2) for name, x in places.items() if is_number(x)}
+    return known if len(known) == len(places) else {}
 
 
 def failures(result: RaceResult) -> list[Trial]:

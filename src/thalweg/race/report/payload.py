@@ -35,11 +35,13 @@ def plain(value: Any) -> Any:
 def result_data(result: RaceResult, level: int = 0) -> dict[str, Any]:
     """The whole result as JSON data, with the curves and messages that `LEVELS[level]` keeps."""
     final_points, other_points, characters = LEVELS[level]
-    data: dict[str, Any] = plain({f.name: getattr(result, f.name) for f in dataclasses.fields(result) if f.name not in ("settings", "trials", "verdicts")})
-    data["settings"] = plain(dataclasses.asdict(result.settings))
-    data["verdicts"] = [plain(dataclasses.asdict(verdict)) for verdict in result.verdicts]
-    data["trials"] = [_trial(t, final_points if t.stage == "final" else other_points, characters) for t in result.trials]
-    return data
+    return {
+        "settings": plain(dataclasses.asdict(result.settings)),
+        "target": plain(result.target),
+        "complete": result.complete,
+        "verdicts": [plain(dataclasses.asdict(verdict)) for verdict in result.verdicts],
+        "trials": [_trial(t, final_points if t.stage == "final" else other_points, characters) for t in result.trials],
+    }
 
 
 def packed(data: Any) -> str:

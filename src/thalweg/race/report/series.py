@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from thalweg.race.records import RaceResult, Trial
 
@@ -27,7 +27,7 @@ def finals(result: RaceResult, method: str) -> list[Trial]:
     return sorted((t for t in result.trials if t.stage == "final" and t.method == method), key=lambda t: (t.seed, t.index))
 
 
-def is_number(value: float | None) -> bool:
+def is_number(value: float | None) -> TypeGuard[float]:
     """Whether there is a value, and it is finite."""
     return value is not None and math.isfinite(value)
 
@@ -91,14 +91,15 @@ def _best_so_far(result: RaceResult, method: str) -> Stairs:
     pick = min if result.settings.direction == "min" else max
     order = {"defaults": 0, "tune": 1, "extend": 2}
     trials = sorted((t for t in result.trials if t.method == method and t.stage in order), key=lambda t: (order[t.stage], t.index, t.seed))
-    best, number, out = math.nan, 0, {"x": [], "y": []}
+    best, number = math.nan, 0
+    out: Stairs = {"x": [], "y": []}
     defaults = [t.score for t in trials if t.stage == "defaults" and is_number(t.score)]
     if defaults:
-        out = {"x": [0.0], "y": [_median([d for d in defaults if d is not None])]}
+        out = {"x": [0.0], "y": [_median(defaults)]}
     for trial in trials:
         if trial.stage != "defaults":
             number += 1
-            if trial.score is not None and is_number(trial.score):
+            if is_number(trial.score):
                 best = trial.score if math.isnan(best) else pick(best, trial.score)
             out["x"].append(float(number))
             out["y"].append(best)

@@ -21,8 +21,7 @@ def fixed(value: float | None, decimals: int | None, *, sign: bool = False) -> s
         return "infinite" if value > 0 else MINUS + "infinite"
     text = f"{value:.4g}" if decimals is None else f"{value:,.{decimals}f}"
     if not text.strip("-0.,"):
-        text = text.lstrip("-")
-        return text
+        return text.lstrip("-")
     return text.replace("-", MINUS, 1) if value < 0 else ("+" + text if sign else text)
 
 
@@ -121,8 +120,10 @@ def sentence(verdict: Verdict, result: RaceResult, decimals: int | None) -> str:
     else:
         more = (verdict.difference > 0) == (settings.direction == "max")
         side = "higher" if more else "lower"
-        text = (f"Its mean test {settings.metric} is {fixed(abs(verdict.difference), decimals)} {side} than that of {settings.reference}, "
-                f"over {verdict.seeds} paired seeds.")
+        text = (
+            f"Its mean test {settings.metric} is {fixed(abs(verdict.difference), decimals)} {side} than that of {settings.reference}, "
+            f"over {verdict.seeds} paired seeds."
+        )
     if lost:
         text += f" {lost} of its {len(runs)} final runs did not end, which counts as infinitely bad."
     if verdict.edges:
@@ -134,5 +135,7 @@ def _unsure(verdict: Verdict, settings: RaceSettings, decimals: int | None) -> s
     if not is_number(verdict.detectable):
         return "Too few runs ended to say what difference this race would have noticed."
     seen = f"; it saw {fixed(verdict.difference, decimals, sign=True)}" if is_number(verdict.difference) else ""
-    return (f"With {verdict.seeds} seeds this race would have noticed a difference of {fixed(verdict.detectable, decimals)} in {settings.metric} "
-            f"(four times in five){seen}.")
+    return (
+        f"With {verdict.seeds} seeds this race would have noticed a difference of {fixed(verdict.detectable, decimals)} in {settings.metric} "
+        f"(four times in five){seen}."
+    )

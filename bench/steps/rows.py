@@ -1,0 +1,135 @@
+"""The rules that are timed, and what the peers have beside each."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg import optim
+from thalweg.core.contract import RuleLike
+
+Make = Callable[[Sequence[Tensor]], torch.optim.Optimizer]
+
+COLUMNS = ("thalweg compiled", "thalweg eager", "torch fused", "torch foreach", "torch loop", "pytorch-optimizer", "heavyball", "torch-optimi", "torchao")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A rule and its peers.
+
+    Args:
+        name: of the row.
+        rule: of this library.
+        per_parameter: bytes that a step must read and write for each fp32 parameter, each pass counted once.
+        peers: for each column the ways to run the peer's version; the fastest of them in the run at hand is taken.
+        options: of the optimizer.
+        elementwise: whether the rule is.
+        matrices: whether the row is about hidden matrices only.
+    """
+
+    name: str
+    rule: RuleLike
+    per_parameter: float
+    peers: dict[str, list[tuple[str, Make]]] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    elementwise: bool = True
+    matrices: bool = False
+
+    def candidates(self) -> dict[str, list[tuple[str, Make]]]:
+        """For each column, how to make its optimizers."""
+        own: dict[str, list[tuple[str, Make]]] = {
+            f"thalweg {backend}": [("", self._own(backend))] for backend in ("compiled", "eager")
+        }
+        return own | self.peers
+
+    def _own(self, backend: str) -> Make:
+        return lambda params: self.rule.optimizer(params, backend=backend, **self.options)
+
+
+def peer(module: str, name: str, variants: Sequence[dict[str, Any]], **common: Any) -> list[tuple[str, Make]]:
+    """Ways to make a peer's optimizer; the module is imported when one is made, so that an absent peer is only an absent column."""
+
+    def make(variant: dict[str, Any]) -> Make:
+        return lambda params: getattr(importlib.import_module(module), name)(list(params), **common, **variant)
+
+    return [(", ".join(f"{k}={v}" for k, v in variant.items()), make(variant)) for variant in variants]
+
+
+BOTH: tuple[dict[str, Any], ...] = ({"foreach": True}, {"foreach": False})
+HEAVY: tuple[dict[str, Any], ...] = ({"multi_tensor": True}, {"multi_tensor": False})
+
+
+def from_torch(name: str, ways: str = "fused foreach loop", **common: Any) -> dict[str, list[tuple[str, Make]]]:
+    """The columns of a torch optimizer."""
+    flags: dict[str, dict[str, Any]] = {"fused": {"fused": True}, "foreach": {"foreach": True}, "loop": {"foreach": False}}
+    return {f"torch {way}": peer("torch.optim", name, [flags[way]], **common) for way in ways.split()}
+
+
+def pytorch_optimizer(name: str, variants: Sequence[dict[str, Any]] = BOTH, **common: Any) -> dict[str, list[tuple[str, Make]]]:
+    return {"pytorch-optimizer": peer("pytorch_optimizer", name, variants, **common)}
+
+
+def heavyball(name: str, variants: Sequence[dict[str, Any]] = HEAVY, **common: Any) -> dict[str, list[tuple[str, Make]]]:
+    return {"heavyball": peer("heavyball", name, variants, **common)}
+
+
+def optimi(name: str, **common: Any) -> dict[str, list[tuple[str, Make]]]:
+    return {"torch-optimi": peer("optimi", name, BOTH, **common)}
+
+
+def torchao(name: str) -> dict[str, list[tuple[str, Make]]]:
+    return {"torchao": peer("torchao.optim", name, [{}])}
+
+
+def muon_groups(params: Sequence[Tensor]) -> torch.optim.Optimizer:
+    """pytorch-optimizer's Muon, which wants marked groups."""
+    return importlib.import_module("pytorch_optimizer").Muon([{"params": list(params), "use_muon": True}])
+
+
+def clipped(params: Sequence[Tensor]) -> torch.optim.Optimizer:
+    """torch's clipping followed by its fused AdamW, as one optimizer."""
+    optimizer = torch.optim.AdamW(params, fused=True)
+    optimizer.register_step_pre_hook(lambda *_: torch.nn.utils.clip_grad_norm_(params, 1.0) and None)
+    return optimizer
+
+
+def rows() -> list[Row]:
+    """All rows, in the order of the tables."""
+    adamw = from_torch("AdamW") | heavyball("AdamW") | optimi("AdamW") | torchao("_AdamW")
+    muon = from_torch("Muon", "loop")
+    muon["torch loop"] = peer("torch.optim", "Muon", [{}])
+    return [
+        Row("AdamW", optim.AdamW(), 28, adamw),
+        Row("AdamW, bf16 state", optim.AdamW(), 20, heavyball("AdamW", storage_dtype="bfloat16"), {"state_precision": "bf16"}),
+        Row(
+            "AdamW, 8-bit state", optim.AdamW(), 16.06,
+            torchao("AdamW8bit") | pytorch_optimizer("FlashAdamW", ({"fused": False},), quantize=True), {"state_precision": "8bit"},
+        ),
+        Row("AdamW, 4-bit state", optim.AdamW(), 14.06, torchao("AdamW4bit"), {"state_precision": "4bit"}),
+        Row("Adam", optim.Adam(), 28, from_torch("Adam") | optimi("Adam", lr=1e-3)),
+        Row("SGD", optim.SGD(momentum=0.9), 20, from_torch("SGD", momentum=0.9) | heavyball("SGD") | optimi("SGD", lr=1e-3, momentum=0.9)),
+        Row("SGDW", optim.SGDW(momentum=0.9), 20, pytorch_optimizer("SGDW", momentum=0.9, weight_decay=1e-2) | optimi("SGD", lr=1e-3, momentum=0.9, decouple_wd=True)),
+        Row("Lion", optim.Lion(weight_decay=0.1), 20, pytorch_optimizer("Lion", weight_decay=0.1) | optimi("Lion", lr=1e-4, weight_decay=0.1)),
+        Row("Signum", optim.Signum(weight_decay=0.1), 20, pytorch_optimizer("SignSGD", weight_decay=0.1)),
+        Row("AdEMAMix", optim.AdEMAMix(weight_decay=0.1), 36, pytorch_optimizer("AdEMAMix", weight_decay=0.1) | heavyball("AdEMAMix", weight_decay=0.1)),
+        Row("SophiaH", optim.SophiaH(), 24, pytorch_optimizer("SophiaH", update_period=10**9, weight_decay=0.2)),
+        Row("SophiaG", optim.SophiaG(), 24),
+        Row("NormalizedSGD", optim.NormalizedSGD(), 28),
+        Row("ClipByNorm, AdamW", optim.chain(optim.ClipByNorm(), optim.AdamW()), 32, {"torch fused": [("clip_grad_norm_, fused", clipped)]}),
+        Row("ClipByValue, SGD", optim.chain(optim.ClipByValue(), optim.SGD(momentum=0.9)), 20),
+        Row("Adam, DecoupledDecay", optim.chain(optim.Adam(), optim.DecoupledDecay()), 28),
+        Row("Adafactor", optim.Adafactor(), 12, from_torch("Adafactor", "foreach loop") | pytorch_optimizer("AdaFactor", lr=1e-2, betas=(None, 0.999)), elementwise=False),
+        Row("AdamP", optim.AdamP(weight_decay=0.01), 28, pytorch_optimizer("AdamP", weight_decay=0.01), elementwise=False),
+        Row("SGDP", optim.SGDP(momentum=0.9, weight_decay=1e-4), 20, pytorch_optimizer("SGDP", momentum=0.9, weight_decay=1e-4), elementwise=False),
+        Row("NovoGrad", optim.NovoGrad(weight_decay=1e-3), 20, pytorch_optimizer("NovoGrad", weight_decay=1e-3), elementwise=False),
+        Row(
+            "Muon", optim.Muon(), 20, muon | {"pytorch-optimizer": [("use_muon", muon_groups)]} | heavyball("Muon"),
+            elementwise=False, matrices=True,
+        ),
+        Row("NonEuclideanTrustRegion", optim.NonEuclideanTrustRegion(), 20, {"torch loop": peer("torch.optim", "Muon", [{"nesterov": False}])}, elementwise=False, matrices=True),
+    ]

@@ -1,0 +1,47 @@
+"""`thalweg methods` and `thalweg methods show`."""
+
+from __future__ import annotations
+
+import pytest
+
+from thalweg.cli.main import run
+from thalweg.inspect.catalogue import load
+from thalweg.inspect.entry import Entry
+
+
+def test_every_method_is_listed_with_paper_and_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["methods"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for entry in load():
+        [line] = [line for line in lines if line.startswith(f"{entry.name} ")]
+        assert f"{entry.authors} {entry.year}" in line
+        assert ", ".join(entry.needs) in line
+
+
+def test_family_limits_the_list(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["methods", "--family", "wrap"]) == 0
+    out = capsys.readouterr().out
+    assert "SAM" in out and "AdamW" not in out
+
+
+@pytest.mark.parametrize("entry", load(), ids=lambda e: e.name)
+def test_show_says_everything(entry: Entry, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["methods", "show", entry.name.lower()]) == 0
+    out = capsys.readouterr().out
+    flat = " ".join(out.split())
+    assert entry.link in out
+    assert " ".join(entry.title.split()) in flat
+    for line in entry.equations.splitlines():
+        assert (line in out) if line.startswith("    ") else (line in flat)
+    for hyper in entry.hyper:
+        assert hyper.name in out
+    for sentence in (*entry.reduces_to, *entry.departures, entry.use):
+        assert " ".join(sentence.split()) in flat
+    assert "Needs" in out and "State" in out
+
+
+def test_show_counts_state(capsys: pytest.CaptureFixture[str]) -> None:
+    run(["methods", "show", "AdamW"])
+    out = capsys.readouterr().out
+    assert "8 bytes per parameter in fp32" in out
+    assert "1e-3" in out and ">= 0" in out and "logarithmic" in out
