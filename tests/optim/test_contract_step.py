@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from contract import ALONE, ELEMENTWISE, LARGE, RULES, SHAPES, WHOLE, advance, copies, every, every_rule, gap, gradients, probe, same, shapes_for, snapshot, states, trained, weights
+from contract import (
+    ALONE, ELEMENTWISE, LARGE, RULES, SHAPES, WHOLE, advance, copies, every, every_rule, gap, gradients, logits, loss, probe, same, shapes_for, snapshot,
+    states, trained, weights,
+)
 from torch import nn
 
 import thalweg as tw
@@ -21,10 +24,11 @@ def test_the_gradient_stays_as_it_is(rule: RuleLike) -> None:
     opt = rule.optimizer(params, **EAGER)
     for t in range(2):
         gradients(params, t)
-        before, held = [p.grad.clone() for p in params if p.grad is not None], [p.grad for p in params]
+        held = [p.grad for p in params if p.grad is not None]
+        before = [g.clone() for g in held]
         opt.step()
-        assert [p.grad for p in params] == held or all(p.grad is g for p, g in zip(params, held, strict=True))
-        assert same([p.grad for p in params if p.grad is not None], before)
+        assert len(held) == len(params) and all(p.grad is g for p, g in zip(params, held, strict=True))
+        assert same(held, before)
 
 
 @every(ALONE)
@@ -42,7 +46,7 @@ def test_a_parameter_moves_as_it_would_alone(rule: RuleLike) -> None:
     if rule.kind is Needs.ELEMENTWISE:
         assert same(together, alone)
     else:
-        assert gap(together, alone, start) < 1e-5 if "bf16" not in str(rule.hyper()) else gap(together, alone, start) < 0.05
+        assert gap(together, alone, start) < (0.05 if "bf16" in str(rule.hyper()) else 1e-5)
     assert not same(together, start)
 
 
@@ -149,7 +153,7 @@ def test_strides_do_not_matter(rule: RuleLike) -> None:
     """Transposed, with gaps, channels_last, small and large: as the contiguous twin, and each keeps its strides."""
 
     def strided() -> list[nn.Parameter]:
-        a, b, c, d, e, f = (p.detach() for p in weights(((6, 4), (8, 8), (4, 3, 2, 2), (300, 301), (300, 602), (16, 8, 32, 32))))
+        a, b, c, d, e, f = (p.detach() for p in weights(((6, 4), (8, 8), (4, 3, 2, 2), (300, 301), (300, 602), (16, 8, 32, 32)), torch.float64))
         channels_last = [x.contiguous(memory_format=torch.channels_last) for x in (c, f)]
         return [nn.Parameter(x) for x in (a.t(), b[:, ::2], channels_last[0], d.t(), e[:, ::2], channels_last[1])]
 
@@ -166,7 +170,7 @@ def test_strides_do_not_matter(rule: RuleLike) -> None:
         b.step()
     assert [p.stride() for p in params] == strides
     start = strided()
-    assert gap(params, twins, start) < (1e-6 if rule.kind is Needs.ELEMENTWISE and not rule.phases else 0.05 if "bf16" in str(rule.hyper()) else 1e-5)
+    assert gap(params, twins, start) < (0.05 if "bf16" in str(rule.hyper()) else 1e-9)
     assert not any(torch.equal(p, s) for p, s in zip(params, start, strict=True))
 
 
@@ -210,7 +214,7 @@ def test_rules_of_matrices_refuse_vectors(rule: RuleLike) -> None:
 @every_rule
 def test_a_gradient_that_is_not_finite_stays_visible(rule: RuleLike, options: dict[str, str], bad: float) -> None:
     """In the weight at once, or (an infinity under a bounded step) in the state for good."""
-    if type(rule) is not type(RULES["AdamW"]) and "ClipByValue" in rule.name and bad != bad.__abs__() * torch.nan and abs(bad) == torch.inf:
+    if "ClipByValue" in rule.name and abs(bad) == torch.inf:
         pytest.skip("clipping by value is documented to turn an infinity into max_value")
     params = weights([(64, 64)])
     opt = rule.optimizer(params, **EAGER, **options)
@@ -288,8 +292,6 @@ def test_integers_are_refused() -> None:
 
 @every_rule
 def test_a_closure_is_run_once_with_gradients_and_its_loss_returned(rule: RuleLike) -> None:
-    from contract import logits, loss
-
     params, twins = weights(shapes_for(rule)), weights(shapes_for(rule))
     opt, other = rule.optimizer(params, **EAGER), rule.optimizer(twins, **EAGER)
     calls = []

@@ -41,6 +41,23 @@ def test_the_published_codes_conventions() -> None:
     assert distance([ours], [late]) < 1e-9
 
 
+def test_the_engines_estimate_is_unbiased_for_the_gauss_newton_diagonal() -> None:
+    """For logits x W of B examples under mean cross-entropy the diagonal at W[j, c] is mean x_j^2 p_c (1 - p_c)."""
+    x, p = weights([(7, 3)])[0], torch.nn.Parameter(weights([(3, 4)])[0])
+    softmax = (x @ p).softmax(1).detach()
+    exact = x.square().T @ (softmax * (1 - softmax)) / 7
+    opt = SophiaG([p], lr=0.0, betas=(0.9, 0.0), every=1)
+    draws = []
+    for _ in range(400):
+        opt.probe(lambda: x @ p)
+        draws.append(opt.state[p]["h"].clone())
+        p.grad = torch.zeros_like(p)
+        opt.step()
+    mean, error = torch.stack(draws).mean(0), torch.stack(draws).std(0) / 400**0.5
+    assert ((mean - exact).abs() < 5 * error).all()
+    assert (error < 0.2 * exact).all(), "the power: a factor of two, or B itself, would be seen in every entry"
+
+
 def test_without_curvature_it_is_signum() -> None:
     w = weights([(6, 4)])
     pair = SophiaG(lr=0.01, gamma=0.0, weight_decay=0.1), Signum(lr=0.01, momentum=0.96, weight_decay=0.1)

@@ -37,6 +37,18 @@ def test_the_first_versions_convention() -> None:
     assert distance([w], [p.detach()]) < 1e-10
 
 
+def test_the_engine_brings_the_diagonal_every_k_steps() -> None:
+    """The Hessian of sum a_i w_i^2 / 2 is diagonal, so every Hutchinson estimate is a itself."""
+    a = numbers(1.0, -2.0, 30.0)
+    p = torch.nn.Parameter(numbers(1.0, 1.0, 1.0))
+    opt = SophiaH([p], lr=0.0, betas=(0.9, 0.5), every=2)
+    held = []
+    for _ in range(4):
+        opt.step(lambda: (a * p.square()).sum() / 2)
+        held.append(opt.state[p]["h"].clone())
+    assert torch.allclose(torch.stack(held), torch.outer(numbers(0.5, 0.5, 0.75, 0.75), a), rtol=1e-12)
+
+
 def test_limits() -> None:
     w, g, h = numbers(1.0, 2.0, -3.0), numbers(0.5, -0.25, 1e-3), numbers(40.0, 40.0, 40.0)
     plain = act(SophiaH(gamma=0.0, weight_decay=0.0), g, w, {"m": 0 * w, "h": h})[0]

@@ -213,7 +213,7 @@ def test_verdicts_in_words(race: RaceResult) -> None:
     assert "0.25 higher" in words.sentence(better, largest, 2)
     assert "0.25 lower" in words.sentence(dataclasses.replace(better, outcome="worse", difference=-0.25), largest, 2)
     assert words.sentence(dataclasses.replace(better, edges=("lr", "beta")), race, 2).endswith(
-        "Its best lr and beta lies at the edge of the search range: a wider search may do better."
+        "Its best lr and beta lie at the edge of the search range: a wider search may do better."
     )
     assert "too few runs" in words.sentence(dataclasses.replace(unsure, detectable=None), race, 2).lower()
     assert "1 of its 10 final runs did not end, which counts as infinitely bad." in words.sentence(verdicts["NovoGrad"], race, 2)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from thalweg.core.space import Log, Space
-from thalweg.race.methods import Method, TorchBuild, find
+from thalweg.race.methods import Method, find
 from thalweg.race.records import Trial
 from thalweg.race.task import Task, source
 from thalweg.race.trial import Job, derived, factor, run_job
@@ -181,10 +181,15 @@ def test_a_loss_that_is_not_a_number_has_diverged():
 
 
 def test_a_loss_far_above_the_start_has_diverged_though_finite():
-    ended = run_job(job(Method(name="wild", space=Space({"lr": Log(1, 10)}), build=TorchBuild("SGD")), {"lr": 3.0}, steps=60, grid=20))
+    class Growing(torch.optim.SGD):
+        def step(self, closure=None):
+            for p in self.param_groups[0]["params"]:
+                p.data *= 1.2
+
+    ended = run_job(job(method(lambda m, h: Growing(m.parameters(), **h)), steps=40, grid=20))
     assert ended.status == "diverged"
     assert "at the start" in ended.message
-    assert all(map(math.isfinite, ended.curve["train"][1:]))
+    assert all(map(math.isfinite, ended.curve["train"][1:])) and ended.curve["step"][-1] > 10
 
 
 def test_a_leap_at_the_start_is_forgiven():

@@ -89,7 +89,8 @@ class Program:
                 compiled(*arguments)
             self._compiled = compiled
         except Exception as error:  # noqa: BLE001 - whatever the compiler raises, the eager form is right; it is reported once
-            self.failure = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+            said = [line.strip() for line in str(error).splitlines() if line.strip()]
+            self.failure = f"{type(error).__name__}: {' '.join(said[:2])}"  # the second line has the cause, where the first says who raised
 
 
 def arguments_like(bucket: Bucket, part: str) -> tuple[Any, ...]:

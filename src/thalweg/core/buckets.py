@@ -134,12 +134,13 @@ class Bucket(ABC):
             ValueError: if with them the rule keeps other state.
         """
         layout = Layout.of(rule)
-        if layout != self.kernel.layout or self.plan.rule.hyper().keys() != rule.hyper().keys():
-            self.kernel = replace(self.kernel, layout=layout)
+        if layout == self.kernel.layout:
+            return
         example = torch.zeros((1, 2, 2) if rule.kind is not Needs.ELEMENTWISE else (2,))
         if (names := list(rule.init(example))) != list(self.codecs):
             had, wants = (", ".join(x) or "none" for x in (self.codecs, names))
             raise ValueError(f"{rule.name}: the changed hyperparameters keep other state (had: {had}; now: {wants}); build a new optimizer.")
+        self.kernel = replace(self.kernel, layout=layout)
 
     def choose(self, name: str, count: int) -> Codec:
         """The codec of a state with `count` elements, noting the reason where it is not the one that was asked for."""

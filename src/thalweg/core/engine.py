@@ -204,6 +204,7 @@ class Engine(torch.optim.Optimizer):
         group, rule = self.param_groups[i], self._rules[i]
         old = rule.hyper()
         if any(group[key] is not value and group[key] != value for key, value in old.items()):
-            rule = self._rules[i] = rule.with_hyper({key: group[key] for key in old})
+            rule = rule.with_hyper({key: group[key] for key in old})
             self.memory.rebind(i, rule)
+            self._rules[i] = rule
         return rule

@@ -79,7 +79,7 @@ def hash_noise(x: Tensor, seed: Tensor | int, first: Tensor | int = 0) -> Tensor
     start = first >> _SHIFT
     if x.dim() == 2 and x.shape[1] == LANES:
         row = (torch.arange(x.shape[0], dtype=torch.int32, device=x.device) + start).unsqueeze(1)
-        lane = _lanes(x.device)
+        lane = lanes(x.device)
     else:
         index = (torch.arange(x.numel(), dtype=torch.int32, device=x.device) + first).view(x.shape)
         row, lane = index >> _SHIFT, index & (LANES - 1)
@@ -99,7 +99,8 @@ def words(row: Tensor, lane: Tensor, seed: Tensor | int) -> Tensor:
     return a * lane + b
 
 
-def _lanes(device: torch.device) -> Tensor:
+def lanes(device: torch.device) -> Tensor:
+    """The int32 numbers 0 to 255, in the form that is fast in a compiled function."""
     if device.type == "cpu" and torch.compiler.is_compiling():
         return torch.tensor(list(range(LANES)), dtype=torch.int32)  # a table: inductor builds an int32 arange from 16 scalars per vector
     return torch.arange(LANES, dtype=torch.int32, device=device)

@@ -17,13 +17,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from thalweg.core.card import Card
 from thalweg.core.checks import hyper
 from thalweg.core.rule import Needs, Rule, Scalars, State, ema
 from thalweg.core.space import Linear, Log, Space
+from thalweg.optim.frobenius import frobenius
 from thalweg.optim.plus import plus
 
 CARD = Card(
@@ -80,4 +80,4 @@ class Adafactor(Rule):
 
 def rms(x: Tensor) -> Tensor:
     """Root mean square over the last two dimensions, which are kept."""
-    return torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True) / (x.shape[-2] * x.shape[-1]) ** 0.5
+    return frobenius(x) / (x.shape[-2] * x.shape[-1]) ** 0.5

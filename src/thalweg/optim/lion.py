@@ -17,6 +17,7 @@ from thalweg.core.checks import hyper
 from thalweg.core.rule import Rule, Scalars, State, ema
 from thalweg.core.space import Log, OneMinusLog, Space
 from thalweg.optim.plus import plus
+from thalweg.optim.sign import sign
 
 CARD = Card(
     name="Lion",
@@ -46,5 +47,5 @@ class Lion(Rule):
 
     def step(self, g: Tensor, w: Tensor, s: State, c: Scalars) -> tuple[Tensor, State]:
         b1, b2 = self.betas
-        u = ema(s["m"], g, b1).sign()  # (1)
+        u = sign(ema(s["m"], g, b1))  # (1)
         return plus(u, self.weight_decay, w), {"m": ema(s["m"], g, b2)}  # (2), (3)

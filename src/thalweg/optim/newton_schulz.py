@@ -12,6 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from thalweg.optim.frobenius import frobenius
+
 A, B, C = 3.4445, -4.7750, 2.0315
 EPS = 1e-12  # far above the root of the smallest float32, so that a norm that underflows cannot blow x up
 
@@ -28,7 +30,7 @@ def orthogonalize(x: Tensor, *, steps: int = 5, compute: str = "bf16") -> Tensor
         Matrices of the shape and dtype of x, with Frobenius norm about sqrt(min(rows, cols)).
     """
     wide = x.mT if x.shape[-2] > x.shape[-1] else x
-    y = wide / (torch.linalg.vector_norm(wide, dim=(-2, -1), keepdim=True) + EPS)  # (1), before narrowing
+    y = wide / (frobenius(wide) + EPS)  # (1), before narrowing
     if compute == "bf16":
         y = y.bfloat16()
     for _ in range(steps):

@@ -48,7 +48,7 @@ class NormalizedSGD(Rule):
         return {"m": torch.zeros_like(w)}
 
     def measure(self, g: Tensor, w: Tensor, s: State, c: Scalars) -> dict[str, Tensor]:
-        return {"square": torch.linalg.vector_norm(ema(s["m"], g, self.momentum)).square()}
+        return {"square": ema(s["m"], g, self.momentum).square().sum()}
 
     def step(self, g: Tensor, w: Tensor, s: State, c: Scalars) -> tuple[Tensor, State]:
         m = ema(s["m"], g, self.momentum)  # (1)

@@ -18,6 +18,7 @@ from thalweg.core.card import Card
 from thalweg.core.checks import hyper
 from thalweg.core.rule import Needs, Rule, Scalars, State, ema
 from thalweg.core.space import Log, OneMinusLog, Space
+from thalweg.optim.frobenius import frobenius
 from thalweg.optim.plus import plus
 
 CARD = Card(
@@ -53,7 +54,6 @@ class NovoGrad(Rule):
         return {"b2": self.betas[1] if t > 1 else 0.0}
 
     def step(self, g: Tensor, w: Tensor, s: State, c: Scalars) -> tuple[Tensor, State]:
-        square = torch.linalg.vector_norm(g, dim=(-2, -1), keepdim=True).square()
-        v = ema(s["v"], square, c["b2"])  # (1)
+        v = ema(s["v"], frobenius(g).square(), c["b2"])  # (1)
         m = plus(plus(g / (v.sqrt() + self.eps), self.betas[0], s["m"]), self.weight_decay, w)  # (2)
         return m, {"m": m, "v": v}  # (3)

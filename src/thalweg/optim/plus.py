@@ -1,4 +1,4 @@
-"""The term that every rule ends with: a sum of two tensors, one of them scaled."""
+"""The term that every rule ends with."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from torch import Tensor
 
 
 def plus(x: Tensor, a: Any, y: Tensor) -> Tensor:
-    """x + a y, in one operation and without a temporary where a is a Python number."""  # noqa: D403
+    """The sum x + a y, in one operation where a is a Python number."""
     return torch.add(x, y, alpha=a) if isinstance(a, float) else x + a * y

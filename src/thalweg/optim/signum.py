@@ -16,6 +16,7 @@ from thalweg.core.checks import hyper
 from thalweg.core.rule import Rule, Scalars, State, ema
 from thalweg.core.space import Log, OneMinusLog, Space
 from thalweg.optim.plus import plus
+from thalweg.optim.sign import sign
 
 CARD = Card(
     name="Signum",
@@ -44,4 +45,4 @@ class Signum(Rule):
 
     def step(self, g: Tensor, w: Tensor, s: State, c: Scalars) -> tuple[Tensor, State]:
         m = ema(s["m"], g, self.momentum)  # (1)
-        return plus(m.sign(), self.weight_decay, w), {"m": m}  # (2)
+        return plus(sign(m), self.weight_decay, w), {"m": m}  # (2)

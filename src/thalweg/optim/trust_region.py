@@ -20,8 +20,10 @@ from thalweg.core.card import Card
 from thalweg.core.checks import hyper
 from thalweg.core.rule import Needs, Rule, Scalars, State, ema
 from thalweg.core.space import Choice, Log, OneMinusLog, Space
+from thalweg.optim.frobenius import frobenius
 from thalweg.optim.newton_schulz import orthogonalize
 from thalweg.optim.plus import plus
+from thalweg.optim.sign import sign
 
 CARD = Card(
     name="NonEuclideanTrustRegion",
@@ -41,7 +43,7 @@ CARD = Card(
     use="To ask which norm a model wants, everything else equal; for one norm take the named rule.",
 )
 SPACE = Space({"lr": Log(1e-4, 1e-1), "weight_decay": Log(1e-3, 1.0), "momentum": OneMinusLog(0.8, 0.98), "norm": Choice(("spectral", "linf", "l2"))})
-TINY = 1e-30
+EPS = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +66,7 @@ class NonEuclideanTrustRegion(Rule):
         if self.norm == "spectral":
             d = orthogonalize(m, steps=self.ns_steps, compute=self.ns_compute)  # (2)
         elif self.norm == "linf":
-            d = m.sign()
+            d = sign(m)
         else:
-            d = m / (torch.linalg.vector_norm(m, dim=(-2, -1), keepdim=True) + TINY)
+            d = m / (frobenius(m) + EPS)
         return plus(d, self.weight_decay, w), {"m": m}  # (3)

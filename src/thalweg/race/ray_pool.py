@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from dataclasses import replace
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 from thalweg.race.local import PoolError, packed, run_packed
 from thalweg.race.records import Trial
 from thalweg.race.trial import Job
+
+_NOBODY = "No Ray cluster answers at {!r} ({}); start one with `ray start --head`, or correct the address."
+CONNECT = 10.0  # seconds
 
 
 class RayPool:
@@ -29,10 +33,11 @@ class RayPool:
         self._ray = ray
         self._mine = not ray.is_initialized()
         if self._mine:
+            _answers(address)
             try:
                 ray.init(address=address, log_to_driver=False, logging_level="ERROR")
             except Exception as error:  # Ray has many kinds for this
-                raise PoolError(f"No Ray cluster answers at {address!r} ({type(error).__name__}: {str(error).partition(chr(10))[0]}); start one with `ray start --head`.") from error
+                raise PoolError(_NOBODY.format(address, f"{type(error).__name__}: {error}".partition("\n")[0])) from error
         self._remote = ray.remote(num_cpus=1, max_retries=2)(run_packed)
         self._running: dict[Any, Trial] = {}
 
@@ -76,3 +81,14 @@ class RayPool:
         except self._ray.exceptions.RayError as error:  # the machine or the process went, and again when tried anew
             return replace(planned, status="failed", message=f"{type(error).__name__}: {error}".partition("\n")[0])
         return replace(ended, method=planned.method, stage=planned.stage, index=planned.index, seed=planned.seed, hyper=planned.hyper)
+
+
+def _answers(address: str) -> None:
+    """Refuse an address where nobody listens at once: Ray itself would try for many minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon:
+        return
+    try:
+        socket.create_connection((host, int(port)), CONNECT).close()
+    except (OSError, ValueError) as error:
+        raise PoolError(_NOBODY.format(address, error)) from error

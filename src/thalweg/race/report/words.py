@@ -127,7 +127,8 @@ def sentence(verdict: Verdict, result: RaceResult, decimals: int | None) -> str:
     if lost:
         text += f" {lost} of its {len(runs)} final runs did not end, which counts as infinitely bad."
     if verdict.edges:
-        text += f" Its best {listed(verdict.edges)} lies at the edge of the search range: a wider search may do better."
+        lie = "lies" if len(verdict.edges) == 1 else "lie"
+        text += f" Its best {listed(verdict.edges)} {lie} at the edge of the search range: a wider search may do better."
     return text
 
 

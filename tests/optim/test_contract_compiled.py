@@ -1,0 +1,174 @@
+"""Contract: compiled, a rule is one graph for each dtype, whatever the shapes and the numbers, and steps as it does eagerly.
+
+A program is shared by all optimizers of a process, so the tests of a rule stand side by side and compile it once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from contract import LARGE, RULES, SHAPES, advance, copies, every, gradients, same, shapes_for, snapshot, states, stored, trained, weights
+from torch import Tensor, nn
+from torch._dynamo.utils import counters
+
+from thalweg.core import backends
+from thalweg.core.chain import Chain
+from thalweg.core.contract import RuleLike
+from thalweg.core.rule import Needs, Rule
+
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")  # the compiler's own, when it is first imported
+COMPILED = {name: rule for name, rule in RULES.items() if name not in ("SGD Nesterov", "trust region l2")}
+OTHER_SHAPES = ((65, 67), (33, 31), (33, 31), (2, 40, 30), (4, 3, 3, 3), (90, 50), (31, 33), (50, 90), (500,), (5,), ())
+
+
+def graphs() -> int:
+    """How many graphs the compiler has made so far."""
+    return int(counters["stats"]["unique_graphs"])
+
+
+def parts(rule: RuleLike) -> int:
+    """The programs of a rule: its step, a pass for each kind of sums, the intake of a probe."""
+    return 1 + len(rule.phases) + (rule.probe_kind is not None)
+
+
+def other_values(rule: RuleLike) -> list[tuple[str, Any]]:
+    """Every number of a rule, at the ends of its range and between."""
+    fields: dict[str, str] = {}
+    for link in rule.links if isinstance(rule, Chain) else (rule,):
+        assert isinstance(link, Rule)
+        fields |= {f.name: f.metadata["range"] for f in dataclasses.fields(link)}
+    out = []
+    for key, value in rule.hyper().items():
+        text = fields[key.rpartition(".")[2]]
+        ends = {">= 0": (0.0, 1.0, 2.0), "> 0": (1.0, 1e-3), "[0, 1)": (0.0, 0.5), "[0, 1) or None": (0.0, 0.5), "real": (-1.0, -0.5)}.get(text, ())
+        if isinstance(value, tuple):
+            out += [(key, (end,) * len(value)) for end in ends]
+        elif isinstance(value, float):
+            out += [(key, end) for end in ends]
+    return out
+
+
+@every(COMPILED)
+def test_one_graph_whatever_the_shapes_and_numbers(rule: RuleLike) -> None:
+    backends._program.cache_clear()
+    before = graphs()
+    params = weights(shapes_for(rule, (*SHAPES, LARGE, (80, 60), (60, 80), (40, 30), (40, 30), (30, 40), (30, 40))))
+    opt = rule.optimizer(params, backend="compiled")
+    advance(opt, params, range(3))
+    made = graphs() - before
+    if rule.kind is Needs.ELEMENTWISE:
+        assert made == parts(rule)
+    else:
+        assert parts(rule) <= made <= 4 * parts(rule), "one matrix or a stack, tall or wide"
+    for key, value in [*other_values(rule), ("lr", torch.tensor(0.1)), ("lr", 0.01)]:
+        opt.param_groups[0][key] = value
+        advance(opt, params, range(3, 4))
+    file = opt.state_dict()
+    for held in file["state"].values():
+        held["step"] = torch.tensor(10**6)
+    opt.load_state_dict(file)
+    advance(opt, params, range(4, 5), absent=[0])
+    others = weights(shapes_for(rule, OTHER_SHAPES))
+    again = rule.optimizer([{"params": others[:2], "lr": 0.3}, {"params": others[2:]}], backend="compiled", seed=7)
+    advance(again, others, range(3), absent=[3])
+    advance(again, others, range(3, 5))
+    assert graphs() - before == made
+
+
+def far(found: Sequence[Tensor], expected: Sequence[Tensor], start: Sequence[Tensor]) -> float:
+    """Largest difference relative to the largest move of each tensor, beyond four units in the last place of the weights."""
+    out = 0.0
+    for a, b, s in zip(found, expected, start, strict=True):
+        slack = 4 * torch.finfo(a.dtype).eps * float(b.abs().max())
+        out = max(out, float(((a - b).abs().max() - slack).clamp(min=0) / (b - s).abs().max().clamp(min=1e-30)))
+    return out
+
+
+@every(COMPILED)
+def test_compiled_equals_eager(rule: RuleLike) -> None:
+    shapes = shapes_for(rule, (*SHAPES, LARGE, (80, 60), (40, 30), (40, 30)))
+    start = [p.detach() for p in weights(shapes)]
+    compiled, eager = (trained(rule, shapes, steps=4, backend=backend) for backend in ("compiled", "eager"))
+    assert far(compiled, eager, start) < (0.05 if "bf16" in str(rule.hyper()) else 1e-4)
+    assert all(not torch.equal(a, s) for a, s in zip(compiled, start, strict=True))
+
+
+@every(COMPILED)
+def test_compiled_resume_repeats_the_run(rule: RuleLike) -> None:
+    shapes = shapes_for(rule, (*SHAPES, (260, 300)))
+    params = weights(shapes)
+    opt = rule.optimizer(params, backend="compiled")
+    advance(opt, params, range(2), absent=[1])
+    advance(opt, params, range(2, 4))
+    again = copies(params)
+    other = rule.optimizer(again, backend="compiled")
+    other.load_state_dict(stored(opt.state_dict()))
+    advance(opt, params, range(4, 6))
+    advance(other, again, range(4, 6))
+    assert same(params, again) and same(states(opt), states(other))
+
+
+@every(COMPILED)
+def test_compiled_keeps_what_is_not_finite_visible(rule: RuleLike) -> None:
+    for bad in (torch.nan, torch.inf):
+        if bad == torch.inf and "ClipByValue" in rule.name:
+            continue  # documented to become max_value
+        params = weights([(64, 64)])
+        opt = rule.optimizer(params, backend="compiled")
+        advance(opt, params, range(1))
+        gradients(params, 1)
+        params[0].grad[2, 3] = bad  # type: ignore[index]
+        opt.step()
+        advance(opt, params, range(2, 3))
+        visible = [params[0][2, 3].detach()] if bad != bad else [params[0], *(s for s in states(opt) if s.is_floating_point())]
+        assert not all(bool(x.isfinite().all()) for x in visible)
+
+
+NARROW = [("AdamW", "8bit", torch.bfloat16, "stochastic"), ("Muon", "8bit", torch.float32, "nearest"), ("AdamP", "4bit", torch.bfloat16, "kahan"), ("clip, AdamW", "bf16", torch.bfloat16, "stochastic")]
+
+
+@pytest.mark.parametrize(("name", "precision", "dtype", "rounding"), NARROW, ids=lambda x: str(x).removeprefix("torch."))
+def test_compiled_with_narrow_storage(name: str, precision: str, dtype: torch.dtype, rounding: str) -> None:
+    """One graph, resumed bit for bit, and as far from exact training as the eager run is."""
+    rule = RULES[name]
+    options: dict[str, Any] = {"state_precision": precision, "weight_rounding": rounding, "seed": 11}
+    shapes = shapes_for(rule, ((64, 64), (70, 65), (260, 300), (130, 61)))
+    params = weights(shapes, dtype)
+    opt = rule.optimizer(params, backend="compiled", **options)
+    before = graphs()
+    advance(opt, params, range(2))
+    assert graphs() - before <= (1 if rule.kind is Needs.ELEMENTWISE else 4) * parts(rule) and graphs() > 0
+    made = graphs()
+    again = copies(params)
+    other = rule.optimizer(again, backend="compiled", **options)
+    other.load_state_dict(stored(opt.state_dict()))
+    advance(opt, params, range(2, 5))
+    advance(other, again, range(2, 5))
+    assert same(params, again) and same(states(opt), states(other)) and graphs() == made
+    exact = trained(rule, shapes, steps=5)
+    eager = trained(rule, shapes, steps=5, dtype=dtype, **options)
+    for p, q, x in zip(params, eager, exact, strict=True):
+        ours, theirs = ((y.detach().float() - x).square().mean().sqrt() for y in (p, q))
+        assert ours <= 1.2 * theirs + 1e-4
+
+
+def test_sizes_of_one_and_none_make_no_graph() -> None:
+    rule = RULES["AdamW"]
+    trained(rule, [(64, 64)], backend="compiled")
+    before = graphs()
+    odd = weights([(), (1,), (0,)])
+    opt = rule.optimizer(odd, backend="compiled")
+    for t in range(2):
+        for p in odd:
+            p.grad = torch.ones_like(p) * (t + 1)
+        opt.step()
+    single = [nn.Parameter(odd[0].detach().clone())]
+    alone = rule.optimizer(single, backend="compiled")
+    single[0].grad = torch.ones(())
+    alone.step()
+    assert graphs() == before
+    assert all(bool(x.isfinite().all()) for x in snapshot(opt) + snapshot(alone))
