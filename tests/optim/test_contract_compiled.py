@@ -93,7 +93,7 @@ def test_compiled_equals_eager(rule: RuleLike) -> None:
     shapes = shapes_for(rule, (*SHAPES, LARGE, (80, 60), (40, 30), (40, 30)))
     start = [p.detach() for p in weights(shapes)]
     compiled, eager = (trained(rule, shapes, steps=4, backend=backend) for backend in ("compiled", "eager"))
-    assert far(compiled, eager, start) < (0.05 if "bf16" in str(rule.hyper()) else 1e-4)
+    assert far(compiled, eager, start) < (0.05 if "bf16" in str(rule.hyper()) else 1e-3)
     assert all(not torch.equal(a, s) for a, s in zip(compiled, start, strict=True))
 
 
@@ -123,7 +123,8 @@ def test_compiled_keeps_what_is_not_finite_visible(rule: RuleLike) -> None:
         gradients(params, 1)
         params[0].grad[2, 3] = bad  # type: ignore[index]
         opt.step()
-        advance(opt, params, range(2, 3))
+        gradients(params, 2)
+        opt.step()
         visible = [params[0][2, 3].detach()] if bad != bad else [params[0], *(s for s in states(opt) if s.is_floating_point())]
         assert not all(bool(x.isfinite().all()) for x in visible)
 

@@ -67,7 +67,12 @@ def test_probes_are_declared_and_charged():
 
 @pytest.mark.parametrize(
     ("name", "sentence"),
-    [("Lyon", "did you mean Lion"), ("torch.Lion", "of torch's own there are torch.AdamW"), ("Lion+AdamW", "Lion is no wrapper"), ("ClipByNorm", "cannot be raced")],
+    [
+        ("Lyon", "did you mean Lion"),
+        ("torch.Lion", "of torch's own there are torch.AdamW"),
+        ("Lion+AdamW", "Lion is no wrapper"),
+        ("ClipByNorm", "cannot be raced"),
+    ],
 )
 def test_what_cannot_be_raced_is_refused(name, sentence):
     with pytest.raises(MethodError, match=sentence):
@@ -87,6 +92,7 @@ def test_the_fingerprint_changes_with_space_defaults_and_code():
         return torch.optim.SGD(model.parameters(), lr=hyper["lr"] * 2)
 
     base = {"name": "m", "space": Space({"lr": Log(1e-3, 1)}), "build": build, "defaults": {"lr": 0.1}}
-    prints = [Method(**{**base, **change}).fingerprint() for change in ({}, {"space": Space({"lr": Log(1e-3, 2)})}, {"defaults": {"lr": 0.2}}, {"build": other}, {})]
+    changes = ({}, {"space": Space({"lr": Log(1e-3, 2)})}, {"defaults": {"lr": 0.2}}, {"build": other}, {})
+    prints = [Method(**{**base, **change}).fingerprint() for change in changes]
     assert len(set(prints)) == 4 and prints[0] == prints[-1]
     assert find("Lion").fingerprint() == find("Lion").fingerprint() != find("AdamW").fingerprint()

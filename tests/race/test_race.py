@@ -185,7 +185,8 @@ def wild(name="wild", **changes):
 
 
 def test_a_diverging_method_is_worse_and_every_failure_is_listed(tmp_path):
-    result = race("diabetes", [find("torch.Adagrad"), wild()], reference="torch.Adagrad", out=tmp_path, workers=0, trials=2, seeds=5, steps=40, report=False)
+    options = {"reference": "torch.Adagrad", "workers": 0, "trials": 2, "seeds": 5, "steps": 40, "report": False}
+    result = race("diabetes", [find("torch.Adagrad"), wild()], out=tmp_path, **options)
     verdict = result.verdicts[1]
     diverged = [t for t in result.trials if t.method == "wild"]
     assert (verdict.outcome, verdict.mean) == ("worse", None)

@@ -25,7 +25,8 @@ SETTINGS = RaceSettings(
 
 
 def trial(index, method="a", **changes):
-    return Trial(key=f"tune/{method}/{index:03d}", method=method, stage="tune", index=index, seed=0, hyper={"lr": 0.1 * (index + 1), "betas.0": 0.9}, **changes)
+    hyper = {"lr": 0.1 * (index + 1), "betas.0": 0.9}
+    return Trial(key=f"tune/{method}/{index:03d}", method=method, stage="tune", index=index, seed=0, hyper=hyper, **changes)
 
 
 def opened(folder, **options):
@@ -35,8 +36,8 @@ def opened(folder, **options):
 
 
 def test_a_trial_comes_back_as_it_was(tmp_path):
-    ended = trial(0, score=0.1 + 0.2, test=0.3, curve={"step": [0.0, 1.0], "train": [math.nan, 0.5], "val": [1.0, math.inf]}, step_ms=1.5, warmup_s=0.1,
-                  state_bytes=12, peak_mib=3.5, message="a line")
+    curve = {"step": [0.0, 1.0], "train": [math.nan, 0.5], "val": [1.0, math.inf]}
+    ended = trial(0, score=0.1 + 0.2, test=0.3, curve=curve, step_ms=1.5, warmup_s=0.1, state_bytes=12, peak_mib=3.5, message="a line")
     with opened(tmp_path) as store:
         store.plan([trial(0)])
         assert store.claim() == [trial(0)]
@@ -83,13 +84,13 @@ def test_a_claim_is_renewed_while_its_process_lives(tmp_path):
 
 
 def test_a_process_that_was_killed_gives_its_trials_back_at_once(tmp_path):
-    code = (f"from thalweg.race.store import Store; import os, signal; from tests_race_settings import S; s = Store({str(tmp_path)!r}, lease=3600); s.open(S); "
-            "print(len(s.claim(2)), flush=True); os.kill(os.getpid(), signal.SIGKILL)")
+    code = ("from thalweg.race.store import Store; import os, signal; from tests_race_settings import S; "
+            f"s = Store({str(tmp_path)!r}, lease=3600); s.open(S); print(len(s.claim(2)), flush=True); os.kill(os.getpid(), signal.SIGKILL)")
     (tmp_path / "tests_race_settings.py").write_text(f"from thalweg.race.records import RaceSettings\nS = {SETTINGS!r}\n")
     with opened(tmp_path) as store:
         store.plan(trial(i) for i in range(3))
-        path = os.pathsep.join([str(tmp_path), *sys.path])
-        ran = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=120, check=False)
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+        ran = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120, check=False)
         assert (ran.stdout.strip(), ran.returncode) == ("2", -9), ran.stderr
         assert [t.index for t in store.claim(5)] == [0, 1, 2]
         assert [s["pid"] for s in store.sessions()][0] == os.getpid() and len(store.sessions()) == 2
@@ -166,7 +167,8 @@ def test_parquet_holds_the_same(tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is an extra")
     with filled(tmp_path) as store:
         rows = parquet.read_table(export(store, tmp_path / "trials.parquet")).to_pylist()
-    assert [(r["key"], r["hyper.lr"], r["score"], r["status"]) for r in rows] == [("tune/a/000", 0.1, 0.5, "done"), ("tune/b/000", 1.0, None, "diverged")]
+    found = [(r["key"], r["hyper.lr"], r["score"], r["status"]) for r in rows]
+    assert found == [("tune/a/000", 0.1, 0.5, "done"), ("tune/b/000", 1.0, None, "diverged")]
 
 
 def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):

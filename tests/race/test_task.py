@@ -152,7 +152,12 @@ def test_a_task_travels_as_text(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
-    [("x = 1", r"must define a function task\(\)"), ("def task(): return 3", "it returned int"), ("1 / 0", "ZeroDivisionError"), ("def task(): 1 / 0", "task.. failed")],
+    [
+        ("x = 1", r"must define a function task\(\)"),
+        ("def task(): return 3", "it returned int"),
+        ("1 / 0", "ZeroDivisionError"),
+        ("def task(): 1 / 0", "task.. failed"),
+    ],
 )
 def test_a_file_without_a_task_is_refused(tmp_path, text, sentence):
     path = tmp_path / "broken.py"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import types
 import warnings
 from collections.abc import Callable
@@ -40,6 +41,8 @@ class Program:
         self.sums = part.startswith("measure")
         self.failure: str | None = None
         self._compiled: Runner | None = None
+        self._direct: Runner | None = None
+        self._reported = False
         self._future: Future[None] | None = None
 
     def prepare(self, bucket: Bucket, wait: bool) -> bool:
@@ -49,14 +52,18 @@ class Program:
                 self._future = _compiler().submit(self._compile, arguments_like(bucket, self.part))
             if wait:
                 self._future.result()
-                if self.failure is not None:
-                    warnings.warn(f"thalweg: {self.name} could not be compiled and runs eagerly: {self.failure}", RuntimeWarning, stacklevel=4)
+        if wait and self.failure is not None and not self._reported:
+            self._reported = True
+            warnings.warn(f"thalweg: {self.name} could not be compiled and runs eagerly: {self.failure}", RuntimeWarning, stacklevel=4)
         return self._compiled is not None
 
     def compiled(self, g: Tensor, w: Tensor, stores: Stores, numbers: Numbers, index: Tensor | None, shapes: list[list[int]]) -> Any:
         """Run the compiled form; call only after `prepare` said so."""
         assert self._compiled is not None
-        return self._compiled(g, w, stores, numbers, index, shapes)
+        if self._direct is not None and g.dtype is w.dtype:
+            results = self._direct(g, w, stores, numbers, index, shapes)
+            return results[0] if self.sums else None
+        return self._compiled(*_bare(g, w, stores, numbers, index, shapes))
 
     def eager(self, g: Tensor, w: Tensor, stores: Stores, numbers: Numbers, index: Tensor | None, shapes: list[list[int]]) -> Any:
         """Run the body on pieces of `BLOCK` elements where the rule is elementwise, else at once."""
@@ -84,13 +91,47 @@ class Program:
             # The compiler keeps its graphs by code object and limits their number: every program gets a code object of its own.
             own = types.FunctionType(code.replace(), self.body.__globals__, self.body.__name__, None, self.body.__closure__)
             options: dict[str, Any] = {**COMPILE_OPTIONS, "cpp.dynamic_threads": True} if arguments[1].device.type == "cpu" else dict(COMPILE_OPTIONS)
-            compiled = torch.compile(own, dynamic=True, fullgraph=True, options=options)
+            from torch._inductor.compile_fx import compile_fx  # here, since importing the compiler takes a second
+
+            graphs: list[Runner] = []
+
+            def backend(graph: torch.fx.GraphModule, inputs: list[Any]) -> Callable[..., Any]:
+                run: Callable[..., Any] = compile_fx(graph, inputs, config_patches=options)
+                graphs.append(_unguarded(graph, run))
+                return run
+
+            compiled = torch.compile(own, dynamic=True, fullgraph=True, backend=backend)
             with torch.no_grad():
-                compiled(*arguments)
+                compiled(*_bare(*arguments))
             self._compiled = compiled
+            if self.elementwise and arguments[1].device.type == "cpu":
+                self._direct = graphs[0]
         except Exception as error:  # noqa: BLE001 - whatever the compiler raises, the eager form is right; it is reported once
             said = [line.strip() for line in str(error).splitlines() if line.strip()]
             self.failure = f"{type(error).__name__}: {' '.join(said[:2])}"  # the second line has the cause, where the first says who raised
+
+
+def _bare(g: Tensor, w: Tensor, stores: Stores, numbers: Numbers, index: Tensor | None, shapes: list[list[int]]) -> tuple[Any, ...]:
+    """Arguments that do not know what they are views of: the compiler would want a graph for each way to lie in a storage."""
+    return g.data, w.data, [tuple([x.data for x in held]) for held in stores], numbers, None if index is None else index.data, shapes
+
+
+def _unguarded(graph: torch.fx.GraphModule, run: Callable[..., Any]) -> Runner:
+    """A compiled graph behind the body's signature (it returns its results in a list), without the checks that decide whether another graph is wanted.
+
+    Those checks cost more than the arithmetic of a small tensor. An elementwise body in one form needs one graph for every length of two or more, so
+    only the gradient's dtype is left to check.
+    """
+    scope: dict[str, Any] = {"run": run}
+    inputs = []
+    for node in (node for node in graph.graph.nodes if node.op == "placeholder"):
+        given = node.meta["grapharg"]
+        if given.source.name.startswith("L["):  # an argument, or a part of one such as L['w'].size()[0] or L['stores'][0][0]
+            inputs.append(re.sub(r"L\['(\w+)'\]", r"\1", given.source.name))
+        else:  # a constant of a method's file
+            scope[node.name] = given.example
+            inputs.append(node.name)
+    return eval(f"lambda g, w, stores, numbers, index, shapes: run({', '.join(inputs)})", scope)  # type: ignore[no-any-return]
 
 
 def arguments_like(bucket: Bucket, part: str) -> tuple[Any, ...]:

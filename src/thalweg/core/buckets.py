@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -84,6 +85,11 @@ def plain(p: Tensor) -> Tensor:
     return torch.view_as_real(x) if x.is_complex() else x
 
 
+def is_ordinary(p: Tensor) -> bool:
+    """Whether the parameter is its own real tensor, so that kernels may take it as it is."""
+    return type(p) in (Tensor, torch.nn.Parameter) and not p.is_complex()
+
+
 def widest(grads: list[Tensor]) -> Tensor:
     """The gradient whose dtype holds the others': several are packed in it."""
     return max(grads, key=lambda g: g.dtype.itemsize)
@@ -111,6 +117,7 @@ class Bucket(ABC):
         self.stores: Stores = []
         self.worth = sum(p.numel() for p in params)  # elements that share this bucket's compiled program
         self.kernel: Form
+        self.programs: dict[str, Any] = {}  # what runs on this bucket, kept so that it need not be looked up in every step
 
     is_local = True
     """Whether a kernel sees only this process's shards, so that sums over parameters must be added up over processes."""
@@ -141,6 +148,7 @@ class Bucket(ABC):
             had, wants = (", ".join(x) or "none" for x in (self.codecs, names))
             raise ValueError(f"{rule.name}: the changed hyperparameters keep other state (had: {had}; now: {wants}); build a new optimizer.")
         self.kernel = replace(self.kernel, layout=layout)
+        self.programs.clear()
 
     def choose(self, name: str, count: int) -> Codec:
         """The codec of a state with `count` elements, noting the reason where it is not the one that was asked for."""
@@ -177,16 +185,20 @@ class Bucket(ABC):
                     yield range(start, i), steps[start] + 1
                 start = i
 
-    def advance(self, active: Sequence[bool]) -> None:
-        """Count a step for the parameters that had a gradient."""
-        if all(active):
-            self.steps += 1
-            self.t = None if self.t is None else self.t + 1
-        elif any(active):
-            self.steps += torch.tensor(active, dtype=torch.int64)
-            self.recount()
-
     def recount(self) -> None:
         """Find the step that all parameters share, after the counts were changed."""
         low, high = int(self.steps.min()), int(self.steps.max())
         self.t = low if low == high else None
+
+
+def advance(taken: Sequence[tuple[Bucket, Sequence[bool]]]) -> None:
+    """Count a step for the parameters that had a gradient, in one call for all buckets where every parameter had."""
+    whole = [bucket for bucket, active in taken if all(active)]
+    if whole:
+        torch._foreach_add_([bucket.steps for bucket in whole], 1)
+    for bucket in whole:
+        bucket.t = None if bucket.t is None else bucket.t + 1
+    for bucket, active in taken:
+        if not all(active):
+            bucket.steps += torch.tensor(active, dtype=torch.int64)
+            bucket.recount()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from thalweg.core import checkpoint, groups
-from thalweg.core.buckets import Plan
+from thalweg.core.buckets import Plan, advance
 from thalweg.core.contract import Needs, RuleLike
 from thalweg.core.describe import Description, describe
 from thalweg.core.execution import Execution
@@ -111,7 +111,7 @@ class Engine(torch.optim.Optimizer):
         sums = self.execution.sums(work, self._rules)
         for bucket, active, grads in work:
             self.execution.run(bucket, self._rules[bucket.group], active, grads, "step", sums)
-            bucket.advance(active)
+        advance([(bucket, active) for bucket, active, _ in work])
         return loss
 
     def describe(self) -> Description:
@@ -135,7 +135,8 @@ class Engine(torch.optim.Optimizer):
         self.probes.kind(self._rules)
         with torch.enable_grad():
             out = loss_fn()
-            self._absorb(out)
+            estimates = self._estimate(out)
+        self._absorb(estimates)
         return out
 
     @torch.no_grad()
@@ -166,19 +167,21 @@ class Engine(torch.optim.Optimizer):
     def _with_probe(self, closure: Callable[[], Any]) -> Any:
         """Evaluate a closure that leaves the backward to the optimizer, and probe where that is due."""
         loss, target = self.probes.split(self._rules, closure())
-        if self.probe_due:
-            self._absorb(target)
+        estimates = self._estimate(target) if self.probe_due else {}
         self.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        self._absorb(estimates)
         return loss
 
-    def _absorb(self, target: Any) -> None:
-        taken = self.memory.taken
-        groups = [(i, group) for i, group in enumerate(self.param_groups) if self._rules[i].probe_kind]
-        params = [p for _, group in groups for p in group["params"] if p.requires_grad and p.numel() > 0]
-        estimates = self.probes.estimate(self._rules, target, params, taken)
+    def _estimate(self, target: Any) -> dict[Tensor, Tensor]:
+        """The curvature of the parameters whose rules ask for it."""
+        asking = [group for i, group in enumerate(self.param_groups) if self._rules[i].probe_kind]
+        params = [p for group in asking for p in group["params"] if p.requires_grad and p.numel() > 0]
+        return self.probes.estimate(self._rules, target, params, self.memory.taken)
+
+    def _absorb(self, estimates: Mapping[Tensor, Tensor]) -> None:
         with torch.no_grad():
-            for i, group in groups:
+            for i, group in enumerate(self.param_groups):
                 self._current(i)
                 self.memory.admit(i, [p for p in group["params"] if p in estimates])
             for bucket in self.memory.buckets:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from thalweg.core import sharding
-from thalweg.core.backends import EAGER_STEPS, WORTH_COMPILING, program
+from thalweg.core.backends import EAGER_STEPS, WORTH_COMPILING, Program, program
 from thalweg.core.buckets import Bucket, Scratch
 from thalweg.core.contract import Needs, RuleLike
 from thalweg.core.random import fold
@@ -76,7 +76,9 @@ class Execution:
             at += len(members)
             plain, vector = self.numbers(bucket, rule, t)
             known = [sums[key] for key in rule.phases if key in sums and part != "absorb"]
-            runner = program(rule, bucket.kernel, part)
+            runner: Program | None = bucket.programs.get(part)
+            if runner is None:
+                runner = bucket.programs[part] = program(rule, bucket.kernel, part)
             ready = self._compiles(bucket, t) and runner.prepare(bucket, wait=True)
             if not ready and self.backend == "auto" and self._compiles(bucket, EAGER_STEPS + 1):
                 runner.prepare(bucket, wait=False)

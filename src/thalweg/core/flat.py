@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from thalweg.core import sharding
-from thalweg.core.buckets import Bucket, Piece, Plan, Scratch, plain, widest
+from thalweg.core.buckets import Bucket, Piece, Plan, Scratch, is_ordinary, plain, widest
 from thalweg.core.kernel import Stores
 from thalweg.core.precision import FULL
 from thalweg.core.random import LANES, salt
@@ -45,6 +45,8 @@ class FlatBucket(Bucket):
             raise ValueError(f"{plan.rule.name}: states of an elementwise rule start at zero and have the shape of w; {', '.join(nonzero)} does not.")
         most = [sharding.largest(x, p) for x, p in zip(tensors, params, strict=True)]
         block = max([self.choose(name, min(most)).block for name in example], default=1)
+        self.ordinary = all(map(is_ordinary, params))
+        self._places: dict[str, tuple[object, list[Tensor]]] = {}
         self.direct = len(params) == 1 and is_dense(tensors[0]) and self.counts[0] > LANES
         self.kernel = self.form(indexed=not self.direct)
         self.rowed = block > 1 or self.kernel.noisy
@@ -71,8 +73,10 @@ class FlatBucket(Bucket):
 
     def pieces(self, members: range, grads: list[Tensor], scratch: Scratch) -> Iterator[Piece]:
         """The kernel calls for consecutive parameters with these gradients."""
-        tensors = [plain(self.params[i]) for i in members]
-        grads = [plain(sharding.aligned(g, self.params[i])) for i, g in zip(members, grads, strict=True)]
+        tensors = self.params[members.start : members.stop]
+        if not self.ordinary:
+            grads = [plain(sharding.aligned(g, p)) for g, p in zip(grads, tensors, strict=True)]
+            tensors = [plain(p) for p in tensors]
         if not self.direct:
             yield self._packed(members, tensors, grads, scratch)
             return
@@ -82,7 +86,7 @@ class FlatBucket(Bucket):
         w, g, n = flat(w), flat(g), self.counts[0]
         body = n - n % LANES if self.rowed else n
         main = self.stores if body == self.offsets[-1] else self.cut(0, body)
-        yield Piece(self._seen(g[:body]), self._seen(w[:body]), main, self.index, compilable=body >= 2 * LANES or not self.rowed)
+        yield Piece(self._seen(g[:body] if body < n else g), self._seen(w[:body] if body < n else w), main, self.index, compilable=body >= 2 * LANES or not self.rowed)
         if body < n:
             tail_w, tail_g = (scratch.take(use, LANES, x).zero_() for use, x in (("w", w), ("g", g)))
             tail_w[: n - body].copy_(w[body:])
@@ -97,24 +101,29 @@ class FlatBucket(Bucket):
         if self.padded:
             packed_w.zero_()
             packed_g.zero_()
-        places = [self.offsets[i] - start for i in members]
-        inside_w = [packed_w[a : a + x.numel()].view(x.shape) for a, x in zip(places, tensors, strict=True)]
-        inside_g = [packed_g[a : a + x.numel()].view(x.shape) for a, x in zip(places, tensors, strict=True)]
+        inside_w = self._inside("w", packed_w, members, tensors)
         torch._foreach_copy_(inside_w, tensors)
-        torch._foreach_copy_(inside_g, grads)
+        torch._foreach_copy_(self._inside("g", packed_g, members, tensors), grads)
         index = None if self.index is None else self.index[start // LANES : stop // LANES]
         fits = stop - start > (LANES if self.rowed else 1)
         return Piece(self._seen(packed_g), self._seen(packed_w), self.cut(start, stop), index, [], tensors, inside_w, fits)
 
+    def _inside(self, use: str, packed: Tensor, members: range, tensors: list[Tensor]) -> list[Tensor]:
+        """The places of tensors in a packed vector, in their shapes; kept from step to step while the vector is the same."""
+        key = (packed.data_ptr(), packed.dtype, members)
+        held = self._places.get(use)
+        if held is None or held[0] != key:
+            starts = [self.offsets[i] - self.offsets[members.start] for i in members]
+            held = self._places[use] = (key, [packed[a : a + x.numel()].view(x.shape) for a, x in zip(starts, tensors, strict=True)])
+        return held[1]
+
     def stand_in(self) -> Piece:
-        """Vectors of 131,072 elements, at an offset: the graph must not assume that a tensor begins where its storage does."""
+        """Vectors of 131,072 elements."""
         n = 1 << 17
-        w, g = (self._seen(torch.zeros(2 * n, dtype=self.dtype, device=self.device)[n:]) for _ in range(2))
-        stores: Stores = []
-        for codec in self.codecs.values():
-            stores.append(tuple(self._seen(store) for store in codec.slices(codec.allocate(2 * n, self.device, self.compute), n, 2 * n)))
+        w, g = (self._seen(torch.zeros(n, dtype=self.dtype, device=self.device)) for _ in range(2))
+        stores: Stores = [tuple(self._seen(store) for store in codec.allocate(n, self.device, self.compute)) for codec in self.codecs.values()]
         if self.kernel.rounding == "kahan":
-            stores.append((self._seen(torch.zeros(2 * n, dtype=self.dtype, device=self.device)[n:]),))
+            stores.append((torch.zeros_like(w),))
         index = None
         if self.kernel.noisy:
             index = torch.zeros((n // LANES, 1) if self.kernel.indexed else 1, dtype=torch.int32, device=self.device)

@@ -53,9 +53,9 @@ def nonfinite(params: dict[str, Tensor]) -> RuntimeError:
     return RuntimeError(f"The gradient of {named} is not finite; nothing was changed. Lower the learning rate, clip, or skip such steps.")
 
 
-def check_dense(rule: RuleLike, params: list[Tensor]) -> None:
+def check_dense(rule: RuleLike, grads: list[Tensor]) -> None:
     """Raise TypeError where a gradient is sparse."""
-    if any(p.grad is not None and p.grad.layout is not torch.strided for p in params):
+    if any(g.layout is not torch.strided for g in grads):
         raise TypeError(f"{rule.name} takes dense gradients; found a sparse one. Use sparse=False in the embedding.")
 
 

@@ -74,16 +74,21 @@ class Memory:
         Raises:
             TypeError: for a sparse gradient.
         """
+        work = self._found()
+        if sum(len(grads) for _, _, grads in work) == sum(p.grad is not None for group in self.groups for p in group["params"]):
+            return work
         for i, group in enumerate(self.groups):
-            if any(p.grad is not None and p not in self._held for p in group["params"]):
-                groups.check_dense(self.plan(i).rule, group["params"])
-                self.admit(i, [p for p in group["params"] if p.grad is not None])
+            groups.check_dense(self.plan(i).rule, [p.grad for p in group["params"] if p.grad is not None])
+            self.admit(i, [p for p in group["params"] if p.grad is not None])
+        return self._found()
+
+    def _found(self) -> Work:
         out: Work = []
         for bucket in self.buckets:
             grads = [p.grad for p in bucket.params]
             present = [g for g in grads if g is not None]
             if present:
-                groups.check_dense(bucket.plan.rule, bucket.params)
+                groups.check_dense(bucket.plan.rule, present)
                 out.append((bucket, [g is not None for g in grads], present))
         return out
 

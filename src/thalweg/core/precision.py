@@ -1,35 +1,49 @@
-"""How optimizer state is stored: fp32, bf16, or 8-bit and 4-bit codes in blocks. Compute is always fp32 (fp64 with fp64 weights); only storage narrows.
+"""How optimizer state is stored: fp32, bf16, or 8-bit and 4-bit codes in blocks. Compute stays fp32 (fp64 with fp64 weights).
 
-**Layout.** A codec stores a flat state of n elements; the engine pads n to a multiple of `codec.block` (1 or BLOCK = 256). For a bucket in which any codec
-has block 256 or is stochastic, the kernel must be called on 2-D views [n / 256, 256] of gradient, weights and stores (`rows`); a view taken inside the
-compiled function makes inductor write every intermediate to memory (measured: 3 to 10 times slower). Block codes hold [rows, 256] (4 bit: [rows, 128])
-codes and [rows, 1] fp32 scales. Compile with COMPILE_OPTIONS added to the others.
+**Layout.** A codec stores a flat state of n elements; the engine pads n to a multiple of `codec.block` (1, or BLOCK = 256). Block codes
+hold [rows, 256] bytes (4 bit: [rows, 128]) and [rows, 1] fp32 scales, and see the state as [rows, 256]. A compiled kernel must be *called* on
+such views of gradient, weights and stores (also of fp32 and bf16 stores beside block codes; see `rows`) and compiled with COMPILE_OPTIONS: a
+view taken inside it, or inductor's usual limits on fusion, send intermediates through memory (measured: 3 to 10 times slower). It then makes two
+passes over each row, one that recomputes the new state for its maximum and one that computes and stores. Call it on whole tensors; smaller
+pieces gain nothing.
 
-**Block code.** s is a power of two, the smallest with max|x| / s <= top of the code. With y = |x| / s, the code q is the top bits of the float y + 1
-(E exponent and M mantissa bits):
+**Block code.** s is the smallest power of two with max|x| <= s top. With y = |x| / s, code q is the top bits of the float y + 1 (E exponent
+and M mantissa bits):
 
-    value(q) = s (2^e (1 + k / 2^M) - 1),  q = 2^M e + k          (mu-law in binades: 0 is code 0, relative steps at most 2^-M above s)
+    value(q) = s (2^e (1 + k / 2^M) - 1),   q = 2^M e + k
 
-so encoding and decoding are a shift and an addition, without logarithm, root or table. A power-of-two s makes decode(encode(decode(.))) exact: a state
-that does not change is not disturbed by rounding. Stochastic rounding adds uniform bits below the last kept bit before the shift. Neighbouring codes are
-equally spaced under one exponent, so the expectation of the decoded value is x (to 2^-19 of a step).
-Signed codes keep the sign beside the magnitude. Non-negative codes never store a positive x as 0: below half of code 1 it becomes code 1 (the one biased case,
-upwards, at less than 2^-20 of the block's maximum in 8 bit), because a second moment rounded to zero turns the update into m / eps.
+which is mu-law in binades: code 0 is 0, neighbours differ by s / 2^M near 0 and by at most a 2^-M of the value (plus s) above. Coding is a
+multiplication, an addition and a shift: no logarithm, root or table. Signed codes keep the sign in the first bit. Rounding adds bits below the
+last kept one before the shift: random ones (stochastic) or one half (nearest). Neighbours are equally spaced under each exponent, so
+stochastic rounding is unbiased: the decoded value's expectation is x, to 2^-19 of a step. It is the default because with b2 = 0.999 a second
+moment moves by less than a step: rounded to nearest, 8-bit v settles near 0.4 v and AdamW's step is off by half (measured on 256 elements
+whose scales spread by e^0.5 to e^2); stochastic, by 13 %. With both moments in 4 bit it is off by about its own size: prefer 8 bit.
 
-**Not finite.** A block that holds NaN or Inf has scale NaN, so all of it decodes to NaN, in every later step too: visible, never rounded away. bf16 keeps each NaN
-as NaN and each Inf as Inf.
+Non-negative codes never store a positive x as 0: below code 1 it becomes code 1 (the one biased case, upwards, in 8 bit below 2^-34 of the
+block's maximum), because a second moment of zero turns the update into m / eps. Zero stays zero.
+
+**Not finite.** By definition a block that holds NaN or Inf decodes to NaN, all of it, and at every later step: visible, never rounded away.
+bf16 keeps each NaN as NaN and each Inf as Inf.
 """
 
 from __future__ import annotations
 
+import math
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor
+
+from thalweg.core.rounding import kahan_read, kahan_write, round_weights, to_bfloat16
+
+__all__ = [
+    "BF16", "BLOCK", "COMPILE_OPTIONS", "FULL", "PRECISIONS", "SMALL", "BFloat16", "BlockCode", "Codec", "EightBit", "FourBit", "Full", "Stores",
+    "fallback_reason", "kahan_read", "kahan_write", "parse_precision", "round_weights", "rows",
+]
 
 BLOCK = 256
 """Elements that share a scale, and width of the 2-D layout."""
@@ -70,7 +84,7 @@ class Codec(ABC):
 
     @abstractmethod
     def encode(self, x: Tensor, noise: Tensor | None = None) -> Stores:
-        """What to copy into the stores to keep x. `noise` (int32 words of x's shape from `hash_noise`) makes rounding stochastic; None rounds to nearest."""
+        """What to copy into the stores to keep x: to nearest, or stochastically with `noise` (int32 words of x's shape from `hash_noise`)."""
 
     @abstractmethod
     def bytes(self, n: int) -> int:
@@ -88,15 +102,19 @@ class Full(Codec):
     name: ClassVar[str] = "fp32"
 
     def allocate(self, n: int, device: torch.device, compute_dtype: torch.dtype = torch.float32) -> Stores:
+        """Storage of n zeros."""
         return (torch.zeros(n, device=device, dtype=compute_dtype),)
 
     def decode(self, stores: Stores, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The state in `dtype`."""
         return stores[0].to(dtype)
 
     def encode(self, x: Tensor, noise: Tensor | None = None) -> Stores:
+        """What to copy into the stores to keep x."""
         return (x,)
 
     def bytes(self, n: int) -> int:
+        """Bytes of storage for n elements."""
         return 4 * n
 
 
@@ -108,15 +126,19 @@ class BFloat16(Codec):
     stochastic: bool = True
 
     def allocate(self, n: int, device: torch.device, compute_dtype: torch.dtype = torch.float32) -> Stores:
+        """Storage of n zeros."""
         return (torch.zeros(n, device=device, dtype=torch.bfloat16),)
 
     def decode(self, stores: Stores, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The state in `dtype`."""
         return stores[0].to(dtype)
 
     def encode(self, x: Tensor, noise: Tensor | None = None) -> Stores:
+        """What to copy into the stores to keep x."""
         return (to_bfloat16(x, noise),)
 
     def bytes(self, n: int) -> int:
+        """Bytes of storage for n elements."""
         return 2 * n
 
 
@@ -138,6 +160,10 @@ class BlockCode(Codec):
     signed: bool
     stochastic: bool = True
     block: ClassVar[int] = BLOCK
+    _top_bits: int = field(init=False, repr=False, compare=False)  # of `top` in fp32; kept, since a compiler cannot look into struct
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_top_bits", int.from_bytes(struct.pack("<f", self.top), "little"))
 
     @property
     def bits(self) -> int:
@@ -147,15 +173,17 @@ class BlockCode(Codec):
     @property
     def top(self) -> float:
         """Largest value over scale."""
-        return 2.0 ** (2**self.exponent - 1) * (2 - 2.0**-self.mantissa) - 1
+        return math.ldexp(2 - math.ldexp(1, -self.mantissa), 2**self.exponent - 1) - 1
 
     def allocate(self, n: int, device: torch.device, compute_dtype: torch.dtype = torch.float32) -> Stores:
+        """Storage of n zeros."""
         if n % BLOCK:
             raise ValueError(f"{self.name} state is stored in blocks of {BLOCK}; found {n} elements. Pad to a multiple.")
         codes = torch.zeros(n // BLOCK, BLOCK * self.bits // 8, device=device, dtype=torch.uint8)
         return codes, torch.zeros(n // BLOCK, 1, device=device, dtype=torch.float32)
 
     def decode(self, stores: Stores, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The state in `dtype`."""
         codes, scale = stores
         if codes.shape[1] != BLOCK * self.bits // 8:  # also tells the compiler that the width is a constant
             raise ValueError(f"{self.name} codes have {BLOCK * self.bits // 8} bytes per row; found {codes.shape[1]}.")
@@ -169,11 +197,14 @@ class BlockCode(Codec):
         return ((((q << (23 - self.mantissa)) + _ONE).view(torch.float32) - 1) * scale).to(dtype)
 
     def encode(self, x: Tensor, noise: Tensor | None = None) -> Stores:
+        """What to copy into the stores to keep x."""
         x = rows(x.float())
+        if x.shape[1] != BLOCK:
+            raise ValueError(f"{self.name} codes a state of shape [rows, {BLOCK}]; found {list(x.shape)}.")
         bits = x.view(torch.int32)
-        # The order of floats is that of their bits, so the shifted difference is floor(log2(peak / top)); NaN and Inf have the largest bits.
+        # The order of floats is that of their bits, so the shifted difference is ceil(log2(peak / top)) - 1; NaN and Inf have the largest bits.
         peak = x.abs().amax(1, keepdim=True).view(torch.int32)
-        exponent = (((peak - self._top_bits) >> 23) + 128).clamp(28, 253)
+        exponent = (((peak - self._top_bits - 1) >> 23) + 128).clamp(5, 253)  # so that neither the scale nor code 1 is subnormal
         inverse = ((254 - exponent) << 23).view(torch.float32)
         scale = torch.where(peak < _INF, exponent << 23, _NAN).view(torch.float32)
 
@@ -181,19 +212,14 @@ class BlockCode(Codec):
         below = 1 << (drop - 1) if noise is None else (noise >> (32 - drop)) & ((1 << drop) - 1)
         y = x * inverse
         q = (((y.abs() + 1).view(torch.int32) - _ONE) + below) >> drop
-        if self.signed:
-            q = q | ((y.view(torch.int32) >> (32 - self.bits)) & (1 << (self.bits - 1)))
-        else:
-            q = torch.maximum(q, bits.clamp(max=1))  # at least code 1 where x > 0
+        sign = (y.view(torch.int32) >> (32 - self.bits)) & (1 << (self.bits - 1))
+        q = q | sign if self.signed else torch.maximum(q, bits.clamp(max=1))  # at least code 1 where x > 0
         if self.bits == 4:
             q = (q[:, : BLOCK // 2] & 15) | (q[:, BLOCK // 2 :] << 4)
         return q.to(torch.uint8), scale  # the cast keeps the low 8 bits; only blocks that are not finite have more
 
-    @property
-    def _top_bits(self) -> int:
-        return struct.unpack("<i", struct.pack("<f", self.top))[0]
-
     def bytes(self, n: int) -> int:
+        """Bytes of storage for n elements."""
         return n * self.bits // 8 + 4 * (n // BLOCK)
 
 
@@ -202,71 +228,13 @@ BF16 = BFloat16()
 
 
 def EightBit(signed: bool, stochastic: bool = True) -> BlockCode:
-    """8 bit: sign, E4M3 for signed states, E4M4 for non-negative ones. 1.016 bytes per element."""
-    return BlockCode("8bit", 4, 3 if signed else 4, signed, stochastic)
+    """8 bit: sign, E4M3 for signed states (values over 2^19), E5M3 for non-negative ones (over 2^35). 1.016 bytes per element."""
+    return BlockCode("8bit", 4 if signed else 5, 3, signed, stochastic)
 
 
 def FourBit(signed: bool, stochastic: bool = True) -> BlockCode:
-    """4 bit, two per byte: sign, E2M1 for signed states, E3M1 for non-negative ones. 0.516 bytes per element."""
-    return BlockCode("4bit", 2 if signed else 3, 1, signed, stochastic)
-
-
-def to_bfloat16(x: Tensor, noise: Tensor | None = None) -> Tensor:
-    """x in bf16: nearest (ties to even), or stochastic with noise (int32 words). NaN stays NaN, Inf stays Inf; a finite number may round to Inf."""
-    if noise is None:
-        return x.to(torch.bfloat16)
-    x = x.float()
-    bits = x.view(torch.int32)
-    kept = ((bits + ((noise >> 16) & 0xFFFF)) & -0x10000).view(torch.float32)
-    return torch.where((bits & _INF) == _INF, x, kept).to(torch.bfloat16)
-
-
-def to_float16(x: Tensor, noise: Tensor | None = None) -> Tensor:
-    """x in fp16: nearest, or stochastic with noise. NaN stays NaN, Inf stays Inf; numbers beyond 65504 become Inf as torch's own cast does."""
-    if noise is None:
-        return x.to(torch.float16)
-    x = x.float()
-    # A step is 2^-10 of the binade, and 2^-24 below the normal range: floor and remainder are exact in fp32 after scaling by the step.
-    exponent = (x.view(torch.int32) & _INF).clamp(min=113 << 23, max=254 << 23)
-    step = (exponent - (10 << 23)).view(torch.float32)
-    scaled = x / step
-    low = scaled.floor()
-    up = ((noise >> 8) & 0xFFFFFF).to(torch.float32) * 2.0**-24 < scaled - low
-    kept = torch.where(up, low + 1, low) * step
-    return torch.where(torch.isfinite(x), kept, x).to(torch.float16)
-
-
-def round_weights(w: Tensor, dtype: torch.dtype, noise: Tensor | None, mode: str) -> Tensor:
-    """New weights, computed in fp32, in the storage dtype (bf16 or fp16; other dtypes are cast).
-
-    Args:
-        w: new weights in compute precision.
-        dtype: dtype of the parameter.
-        noise: int32 words of w's shape, for mode "stochastic".
-        mode: "nearest" or "stochastic" ("kahan" has a state: `kahan_write`).
-    """
-    if mode == "nearest" or dtype not in (torch.bfloat16, torch.float16):
-        return w.to(dtype)
-    if mode != "stochastic":
-        raise ValueError(f"weight_rounding must be 'nearest', 'stochastic' or 'kahan' (see kahan_write); found {mode!r}.")
-    if noise is None:
-        raise ValueError("Stochastic rounding needs noise; make it with hash_noise.")
-    return to_bfloat16(w, noise) if dtype == torch.bfloat16 else to_float16(w, noise)
-
-
-def kahan_read(w: Tensor, compensation: Tensor) -> Tensor:
-    """The weights that a pair stands for: w + compensation, in fp32."""
-    return w.float() + compensation.float()
-
-
-def kahan_write(w: Tensor, compensation: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
-    """New weights split into the parameter (nearest in its dtype) and what that leaves over (in the compensation's dtype).
-
-    Read with `kahan_read`. Where the weight is not finite the compensation is 0, so that w + compensation stays as it is.
-    """
-    low = new.to(w.dtype)
-    rest = new - low.to(new.dtype)
-    return low, torch.where(torch.isfinite(rest), rest, 0.0).to(compensation.dtype)
+    """4 bit, two per byte: sign, E3M0 for signed states, E3M1 for non-negative ones. 0.516 bytes per element."""
+    return BlockCode("4bit", 3, 0 if signed else 1, signed, stochastic)
 
 
 def parse_precision(
@@ -289,7 +257,7 @@ def parse_precision(
     elif isinstance(spec, Mapping):
         unknown = [name for name in spec if name not in names]
         if unknown:
-            raise ValueError(f"state_precision names unknown state{'s' * (len(unknown) > 1)} {', '.join(map(repr, unknown))}; this rule has {_list(names)}.")
+            raise ValueError(f"state_precision names unknown states: {_list(unknown)}; this rule has {_list(names)}.")
         wanted = {name: spec.get(name) for name in names}
     else:
         raise TypeError(f"state_precision must be None, one of {_list(PRECISIONS)}, or a mapping from state names to these; found {spec!r}.")

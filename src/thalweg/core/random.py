@@ -5,9 +5,9 @@ on any device. Element e = 256 i + l of a flat tensor gets the 32-bit word
 
     n(i, l) = a_i l + b_i  (mod 2^32),   a_i, b_i = mix(i, seed, stream)        (multiply-shift; Dietzfelbinger, STACS 1996)
 
-For independent uniform a_i and b_i the top 25 bits of n are uniform and any two elements of a row of 256 are independent; both come, as do rows, steps
-and streams, from `mix`, the 32-bit finaliser "lowbias32" (C. Wellons, "Prospecting for Hash Functions", 2018). One multiplication per element keeps
-stochastic rounding cheap: with a full mix per element, noise took a third of a compiled 8-bit AdamW step, now a tenth.
+For independent uniform a_i and b_i the top 25 bits of n are uniform and any two elements of a row of 256 are independent; both come, as do
+rows, steps and streams, from `mix`, the 32-bit finaliser "lowbias32" (C. Wellons, "Prospecting for Hash Functions", 2018). One multiplication
+per element keeps stochastic rounding cheap: with a full mix per element noise took a third of a compiled 8-bit AdamW step, now a tenth.
 Arithmetic is int32 and wraps (two's complement), which torch does on every device; right shifts are masked, so their sign does not matter.
 """
 

@@ -1,6 +1,6 @@
 """Adafactor. Shazeer and Stern (2018), arXiv:1804.04235, algorithms 4 to 6.
 
-    b(t) = 1 - t^c                                    (1)  c = beta2_decay
+    b(t) = 1 - t^beta2_decay                          (1)
     r <- b(t) r + (1 - b(t)) mean_cols(g^2 + eps1)    (2)
     c <- b(t) c + (1 - b(t)) mean_rows(g^2 + eps1)    (3)
     u = g / sqrt(r c / mean(r))                       (4)

@@ -7,6 +7,7 @@ import os
 import pickle
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing import connection
 from multiprocessing.context import SpawnProcess
@@ -53,7 +54,8 @@ def packed(job: Job) -> bytes:
         return pickle.dumps(job)
     except Exception as error:  # pickle raises many kinds
         raise PoolError(
-            f"The task or method {job.method.name} cannot be sent to another process ({error}); put its functions into an importable module, or pass workers=0."
+            f"The task or method {job.method.name} cannot be sent to another process ({error}); put its functions into an importable module, "
+            "or pass workers=0."
         ) from error
 
 
@@ -138,10 +140,8 @@ class LocalPool:
         worker = next(w for w in self._workers if w.trial is None)
         data = packed(job)
         worker.trial = job.trial
-        try:
+        with suppress(OSError):  # it died while idle: `collect` sees the closed pipe
             worker.pipe.send((job.trial.key, data))
-        except OSError:
-            pass  # it died while idle: `collect` sees the closed pipe
 
     def collect(self, timeout: float) -> list[Trial]:
         """The trials that have ended; waits up to `timeout` seconds for the first."""

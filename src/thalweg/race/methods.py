@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import resources
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from thalweg.core.card import Card
+from thalweg.core.rule import Rule
 from thalweg.core.space import Dimension, Log, OneMinusLog, Space, assign
 from thalweg.inspect import catalogue
 from thalweg.inspect.entry import Entry
@@ -68,13 +69,6 @@ class Method:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-class _RuleClass(Protocol):
-    __dataclass_fields__: dict[str, dataclasses.Field[Any]]
-    __module__: str
-
-    def __call__(self, params: Any = None, /, **hyper: Any) -> Any: ...
-
-
 @dataclass(frozen=True)
 class RuleBuild:
     """Builds a rule of the library. A rule that takes matrices alone gets the hidden matrices, and AdamW the rest."""
@@ -94,7 +88,7 @@ class RuleBuild:
         rules = {"hidden matrices": self._rule()(**_keywords(self._rule(), own)), "rest": AdamW(**_keywords(AdamW, rest))}
         return route(model, rules)
 
-    def _rule(self) -> _RuleClass:
+    def _rule(self) -> type[Rule]:
         return _member(self.module, self.name)
 
 
@@ -128,8 +122,9 @@ class TorchBuild:
 
 
 def _torch_spaces() -> dict[str, tuple[dict[str, Dimension], dict[str, Any]]]:
-    adam = {"lr": Log(1e-4, 1e-1), "weight_decay": Log(1e-4, 1.0), "betas.0": OneMinusLog(0.8, 0.98), "betas.1": OneMinusLog(0.9, 0.999)}
-    momentum = {"lr": Log(1e-3, 1.0), "weight_decay": Log(1e-6, 1e-2), "momentum": OneMinusLog(0.8, 0.98)}
+    adam: dict[str, Dimension] = {"lr": Log(1e-4, 1e-1), "weight_decay": Log(1e-4, 1.0), "betas.0": OneMinusLog(0.8, 0.98)}
+    adam["betas.1"] = OneMinusLog(0.9, 0.999)
+    momentum: dict[str, Dimension] = {"lr": Log(1e-3, 1.0), "weight_decay": Log(1e-6, 1e-2), "momentum": OneMinusLog(0.8, 0.98)}
     return {
         "AdamW": (adam, {}),
         "Adam": ({name: dim for name, dim in adam.items() if name != "weight_decay"}, {}),
@@ -164,7 +159,7 @@ def find(name: str) -> Method:
     if entry.family == "wrap":
         return _wrapped(entry, find(inner or "SGD"))
     if plus:
-        raise MethodError(f"{name!r}: {entry.name} is no wrapper, so nothing can stand after its +; wrappers are written first, as in SAM+{entry.name}.")
+        raise MethodError(f"{name!r}: {entry.name} is no wrapper, so nothing can stand after its +; the wrapper comes first, as in SAM+{entry.name}.")
     if entry.family != "optim" or not _searched(entry):
         raise MethodError(f"{entry.name} is not an optimizer on its own, so it cannot be raced; `thalweg race` takes {', '.join(available())}.")
     return _rule(entry)
@@ -241,9 +236,13 @@ def _card(entry: Entry) -> Card:
     return Card(**{f.name: getattr(entry, f.name) for f in dataclasses.fields(Card)})
 
 
-def _defaults(rule: _RuleClass, dimensions: Mapping[str, Any]) -> dict[str, Any]:
+def _fields(rule: type[Rule]) -> dict[str, Any]:
+    return {f.name: f.default for f in dataclasses.fields(rule)}  # type: ignore[arg-type]
+
+
+def _defaults(rule: type[Rule], dimensions: Mapping[str, Any]) -> dict[str, Any]:
     """The rule's own values for the names of a space."""
-    return {name: _entry_of(rule.__dataclass_fields__[name.partition(".")[0]].default, name) for name in dimensions}
+    return {name: _entry_of(_fields(rule)[name.partition(".")[0]], name) for name in dimensions}
 
 
 def _entry_of(default: Any, name: str) -> Any:
@@ -251,8 +250,8 @@ def _entry_of(default: Any, name: str) -> Any:
     return default[int(index)] if index else default
 
 
-def _keywords(rule: _RuleClass, hyper: Mapping[str, Any]) -> dict[str, Any]:
-    return assign({name: f.default for name, f in rule.__dataclass_fields__.items()}, hyper)
+def _keywords(rule: type[Rule], hyper: Mapping[str, Any]) -> dict[str, Any]:
+    return assign(_fields(rule), hyper)
 
 
 @lru_cache

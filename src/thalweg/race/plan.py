@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from scipy.stats import qmc
 
-from thalweg.race.methods import Method
+from thalweg.race.methods import Method, MethodError
 from thalweg.race.records import RaceSettings, Stage, Trial
 
 SOBOL_DIMENSIONS = 24  # more than any space has, and fixed: a rival with a larger space changes nobody's points
@@ -44,9 +44,9 @@ class Plan:
     def __init__(self, settings: RaceSettings, methods: Sequence[Method]) -> None:
         self.settings = settings
         self.methods = {method.name: method for method in methods}
-        if largest := max((m for m in methods), key=lambda m: len(m.space), default=None):
-            if len(largest.space) > SOBOL_DIMENSIONS:
-                raise ValueError(f"{largest.name} has {len(largest.space)} dimensions; a race takes at most {SOBOL_DIMENSIONS}.")
+        for method in methods:
+            if len(method.space) > SOBOL_DIMENSIONS:
+                raise MethodError(f"{method.name} searches {len(method.space)} hyperparameters; a race takes at most {SOBOL_DIMENSIONS}.")
         k = settings.trials
         self.extension = max(1, k // 2)
         self.points = sobol(TARGET_BUDGET * k + self.extension, settings.seed)

@@ -17,6 +17,7 @@ from typing import Literal
 
 import torch
 
+from thalweg import __version__
 from thalweg.race import verdict
 from thalweg.race.local import HerePool, LocalPool, Pool, PoolError
 from thalweg.race.methods import Method, MethodError, find_all
@@ -183,7 +184,7 @@ def replay(folder: str | Path, key: str, *, methods: Sequence[Method] | None = N
 def environment() -> dict[str, str]:
     """Versions and machine, as kept with every race."""
     return {
-        "thalweg": _version("thalweg"), "python": ".".join(platform.python_version_tuple()[:2]), "torch": torch.__version__, "numpy": _version("numpy"),
+        "thalweg": __version__, "python": ".".join(platform.python_version_tuple()[:2]), "torch": torch.__version__, "numpy": _version("numpy"),
         "scipy": _version("scipy"), "scikit-learn": _version("scikit-learn"), "system": platform.platform(), "cpu": _cpu(), "cores": str(_cores()),
         "threads": "1 for each trial",
     }
@@ -256,7 +257,8 @@ def _result(plan: Plan, store: Store) -> RaceResult:
 
 
 def _settings(
-    task: Task, origin: TaskSource, methods: Sequence[Method], reference: str, trials: int | None, seeds: int | None, steps: int | None, seed: int, quick: bool,
+    task: Task, origin: TaskSource, methods: Sequence[Method], reference: str, trials: int | None, seeds: int | None, steps: int | None,
+    seed: int, quick: bool,
 ) -> RaceSettings:
     if len(methods) < 2:
         raise RaceError(f"A race needs at least two methods; found {', '.join(m.name for m in methods)} alone.")
@@ -278,8 +280,8 @@ def _suited(task: Task, methods: Iterable[Method]) -> None:
     for method in methods:
         if method.probe == "gnb" and task.likelihood != "categorical":
             raise RaceError(
-                f'{method.name} samples labels from the model, so it needs a task with likelihood="categorical"; {task.name} has {task.likelihood!r}: '
-                f"leave {method.name} out of the methods."
+                f'{method.name} samples labels from the model, so it needs a task with likelihood="categorical"; {task.name} has '
+                f"{task.likelihood!r}: leave {method.name} out of the methods."
             )
 
 
@@ -329,7 +331,8 @@ def _cores() -> int:
 
 def _cpu() -> str:
     cpuinfo = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")] if cpuinfo.is_file() else []
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
 
 

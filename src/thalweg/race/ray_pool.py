@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import time
 from dataclasses import replace
@@ -35,7 +36,7 @@ class RayPool:
         if self._mine:
             _answers(address)
             try:
-                ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
             except Exception as error:  # Ray has many kinds for this
                 raise PoolError(_NOBODY.format(address, f"{type(error).__name__}: {error}".partition("\n")[0])) from error
         self._remote = ray.remote(num_cpus=1, max_retries=2)(run_packed)

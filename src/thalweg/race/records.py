@@ -15,8 +15,8 @@ class RaceSettings:
     """Everything that fixes a race. Two races with equal settings give equal trials.
 
     `direction` is "min" or "max" for `metric`. `code_hash` hashes the code of the task and the search spaces and code of every method.
-    `seed` moves every seed of the race. `batch` is the task's batch size, `grid` how often the curve is measured; `source` is the bundled name or the path
-    of the task.
+    `seed` moves every seed of the race. `batch` is the task's batch size, `grid` how often the curve is measured, `source` the bundled name
+    or the path of the task.
     """
 
     task: str

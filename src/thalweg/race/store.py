@@ -29,7 +29,8 @@ _TRIAL = [f.name for f in fields(Trial)]
 _JSON = ("hyper", "curve")
 _TABLES = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS sessions (owner TEXT PRIMARY KEY, host TEXT NOT NULL, pid INTEGER NOT NULL, started REAL NOT NULL, environment TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS sessions (
+    owner TEXT PRIMARY KEY, host TEXT NOT NULL, pid INTEGER NOT NULL, started REAL NOT NULL, environment TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS trials (
     key TEXT PRIMARY KEY, method TEXT NOT NULL, stage TEXT NOT NULL, "index" INTEGER NOT NULL, seed INTEGER NOT NULL, hyper TEXT NOT NULL,
     status TEXT NOT NULL DEFAULT 'waiting', score REAL, test REAL, curve TEXT NOT NULL DEFAULT '{}', step_ms REAL, warmup_s REAL,
@@ -74,7 +75,7 @@ class Store:
             raise StoreError(f"{self.path} is not a race store ({error}); choose another folder with --out.") from error
         if found > SCHEMA:
             self._db.close()
-            raise StoreError(f"{self.path} has schema {found}; this version of thalweg reads schemas up to {SCHEMA}: update thalweg to go on with it.")
+            raise StoreError(f"{self.path} has schema {found}; this version of thalweg reads schemas up to {SCHEMA}: update thalweg to use it.")
 
     def __enter__(self) -> Store:
         return self
@@ -113,7 +114,8 @@ class Store:
             raise StoreError(f"{self.path} holds another race ({'; '.join(different)}); give the same options, or another folder with --out.")
         host, pid, _ = self.owner.rsplit(":", 2)
         with self._writing() as db:
-            db.execute("INSERT OR IGNORE INTO sessions VALUES (?, ?, ?, ?, ?)", (self.owner, host, int(pid), time.time(), json.dumps(self.environment)))
+            session = (self.owner, host, int(pid), time.time(), json.dumps(self.environment))
+            db.execute("INSERT OR IGNORE INTO sessions VALUES (?, ?, ?, ?, ?)", session)
         self._beat = threading.Thread(target=self._renew, daemon=True)
         self._beat.start()
         return held
@@ -250,7 +252,8 @@ def _gone(owner: str) -> bool:
 
 
 def _differences(held: RaceSettings, wanted: RaceSettings) -> list[tuple[str, Any, Any]]:
-    pairs = [(f.name, getattr(held, f.name), getattr(wanted, f.name)) for f in fields(RaceSettings) if f.name not in ("created", "environment", "source")]
+    names = [f.name for f in fields(RaceSettings) if f.name not in ("created", "environment", "source")]
+    pairs = [(name, getattr(held, name), getattr(wanted, name)) for name in names]
     pairs += [(name, held.environment.get(name), wanted.environment.get(name)) for name in MUST_AGREE]
     return [(name.replace("_", " "), a, b) for name, a, b in pairs if a != b]
 

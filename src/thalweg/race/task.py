@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib
+import inspect
 import math
 import os
 import sys
@@ -12,6 +13,7 @@ import tempfile
 import types
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from itertools import islice
 from pathlib import Path
@@ -123,7 +125,8 @@ class TaskSource:
     def code(self) -> str:
         """Text that changes when the task changes, as far as it can be seen."""
         if self.task is not None:
-            functions = (self.task.model, self.task.batches, self.task.output, self.task.loss, self.task.measure, self.task.finish)
+            functions: tuple[Callable[..., Any], ...] = (
+                self.task.model, self.task.batches, self.task.output, self.task.loss, self.task.measure, self.task.finish)
             return "\n".join([self.label, *map(source_of, functions)])
         if self.text:
             return self.text
@@ -131,10 +134,8 @@ class TaskSource:
 
 
 def source_of(function: Callable[..., Any]) -> str:
-    """A hash of a function's compiled code and its constants; its name where there is no Python code."""
-    code = getattr(function, "__code__", None)
-    name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__name__)}"
-    return name if code is None else f"{name}:{_code_hash(code)}"
+    """The name of a function with a hash of its compiled code and constants; another object's repr."""
+    return f"{function.__module__}.{function.__qualname__}:{_code_hash(function.__code__)}" if inspect.isfunction(function) else repr(function)
 
 
 def _code_hash(code: types.CodeType) -> str:
@@ -161,7 +162,8 @@ def source(task: Task | TaskSource | str | Path) -> TaskSource:
     path = Path(label).expanduser()
     if path.is_dir() or not path.is_file():
         raise TaskError(
-            f"No task {label!r}: it is neither a bundled task ({', '.join(BUNDLED)}) nor a Python file; `thalweg task new my_task.py` writes one to start from."
+            f"No task {label!r}: it is neither a bundled task ({', '.join(BUNDLED)}) nor a Python file; "
+            "`thalweg task new my_task.py` writes one to start from."
         )
     return TaskSource(label=str(path.resolve()), text=path.read_text(encoding="utf-8"))
 
@@ -244,7 +246,7 @@ def check_task(task: Task) -> None:
         if _differs(_tensors(seen[split]), _tensors(again)):
             raise TaskError(f'{where}: batches("{split}", ...) gave other data for the same seed; draw the order from the generator alone.')
     if len(seen["train"]) < 3:
-        raise TaskError(f'{where}: batches("train", ...) ended after {len(seen["train"])} batches; it must be endless (start the next epoch by itself).')
+        raise TaskError(f'{where}: batches("train", ...) ended after {len(seen["train"])} batches; it must be endless (begin the next epoch).')
 
     batch = seen["train"][0]
     model.train()
@@ -263,12 +265,17 @@ def check_task(task: Task) -> None:
     for split in ("validation", "test"):
         first = seen[split][0]
         with torch.no_grad():
-            measured = _try(where, "measure(output, batch)", lambda first=first: task.measure(task.output(model, first), first))
+            measured = _try(where, "measure(output, batch)", partial(_measured, task, model, first))
         if not isinstance(measured, tuple) or len(measured) != 2 or int(measured[1]) < 1:
-            raise TaskError(f"{where}: measure(output, batch) must return (sum of the metric, number of entries); it returned {type(measured).__name__}.")
-        value = _try(where, "evaluating", lambda split=split: task.evaluate(model, seen[split]))
+            found = type(measured).__name__
+            raise TaskError(f"{where}: measure(output, batch) must return (sum of the metric, number of entries); it returned {found}.")
+        value = _try(where, "evaluating", partial(task.evaluate, model, seen[split]))
         if not math.isfinite(value):
             raise TaskError(f"{where}: the metric on {split} data is {value} before the first step.")
+
+
+def _measured(task: Task, model: nn.Module, batch: Any) -> Any:
+    return task.measure(task.output(model, batch), batch)
 
 
 def _try(where: str, what: str, call: Callable[[], Any]) -> Any:
@@ -289,7 +296,10 @@ def _tensors(batch: Any) -> list[Tensor]:
 
 
 def _differs(one: list[Tensor], other: list[Tensor]) -> bool:
-    return len(one) != len(other) or any(a.shape != b.shape or not torch.equal(torch.nan_to_num(a), torch.nan_to_num(b)) for a, b in zip(one, other, strict=True))
+    def equal(a: Tensor, b: Tensor) -> bool:
+        return a.shape == b.shape and torch.equal(torch.nan_to_num(a), torch.nan_to_num(b))
+
+    return len(one) != len(other) or not all(equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def write_template(path: str | Path) -> Path:

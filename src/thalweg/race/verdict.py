@@ -5,10 +5,11 @@ Write d_s for the oriented difference method - reference at seed s (positive is 
     T*_b = (mean(d*_b) - mean(d)) / (sd(d*_b) / sqrt n)    for bootstrap resamples d*_b        (1)
     p    = share of |T*_b| >= |t|                                                              (2)
     mean(d) +- q sd(d) / sqrt n,  q the 1 - a quantile of |T*|                                 (3)
-    the smallest D with P(|t_{n-1, D sqrt n / sd}| > t_{n-1, 1 - a/2}) = 0.8,  a = 0.05 / m    (4)
+    the smallest D with P(N(D sqrt n / sd, 1) > q sqrt(chi2_{n-1} / (n - 1))) = 0.8,  q at a = 0.05 / m    (4)
 
 (2) goes through Holm's correction; the interval (3) of each method is at the level at which Holm compares it, so it excludes zero exactly where
-the verdict is better or worse. The plain percentile interval is too short at ten seeds, which is why (1) is studentised.
+the verdict is better or worse. The plain percentile interval is too short at ten seeds, which is why (1) is studentised. (4) is the power of a
+t-ratio that must exceed the same q, for normal noise.
 
 A run that diverged, ran out of memory or failed counts as infinitely bad. With f such runs the mean is infinitely bad too, in every resample but
 those that leave all f out, which happens with probability ((n - f) / n)^n: twice this, times the one-sided p of the other seeds, is p.
@@ -73,7 +74,7 @@ def compare(differences: Sequence[np.ndarray], *, level: float = LEVEL) -> list[
         low, high = tests[i].interval(alpha)
         outcome: Outcome = "can't tell" if not rejecting else "better" if tests[i].sign > 0 else "worse"
         out[i] = {"outcome": outcome, "difference": tests[i].mean, "low": low, "high": high, "p": adjusted,
-                  "detectable": detectable(tests[i].finite, rivals=m, level=level)}
+                  "detectable": tests[i].detectable(level / m)}
     return out
 
 
@@ -102,35 +103,43 @@ class _Test:
         return float((1 + np.sum(np.abs(self.ratios) >= t)) / (1 + len(self.ratios)))
 
     def interval(self, alpha: float) -> tuple[float | None, float | None]:
-        """Equation (3)."""
+        """Equation (3); None where it has no end."""
         if self.mean is None or self.n < 2:
             return None, None
-        width = float(np.quantile(np.abs(self.ratios), 1 - alpha, method="higher"))
-        if width >= EXTREME and np.any(self.finite):
+        critical, error = self._critical(alpha), _standard_error(self.finite)
+        if critical >= EXTREME and error > 0:
             return None, None
-        reach = width * _standard_error(self.finite)
-        return self.mean - reach, self.mean + reach
+        return self.mean - critical * error, self.mean + critical * error
+
+    def detectable(self, alpha: float) -> float | None:
+        """Equation (4), from the seeds that have ended."""
+        return None if len(self.finite) < 2 else detectable(_standard_error(self.finite), len(self.finite), self._critical(alpha))
+
+    def _critical(self, alpha: float) -> float:
+        return float(np.quantile(np.abs(self.ratios), 1 - alpha, method="higher"))
 
 
-def detectable(d: np.ndarray, *, rivals: int = 1, level: float = LEVEL) -> float | None:
+def detectable(spread: float, seeds: int, critical: float) -> float | None:
     """Equation (4): the smallest true difference that would be found with power 0.8, in the metric's unit.
 
     Args:
-        d: paired differences [seeds], finite.
-        rivals: how many methods share the level.
-        level: family-wise level.
+        spread: standard error of the mean difference.
+        seeds: how many there are, at least two.
+        critical: the t-ratio that a verdict takes.
 
     Returns:
-        None for fewer than two seeds; 0 where the seeds do not differ at all.
+        None where no difference would be found; 0 where the seeds do not differ at all.
     """
-    n = len(d)
-    if n < 2:
-        return None
-    spread = _standard_error(d)
     if spread == 0:
         return 0.0
-    critical = stats.t.ppf(1 - level / rivals / 2, n - 1)
-    return float(spread * optimize.brentq(lambda shift: stats.nct.sf(critical, n - 1, shift) - POWER, 0, critical + 50))
+    if critical >= EXTREME:
+        return None
+    errors = np.sqrt(stats.chi2.ppf((np.arange(1000) + 0.5) / 1000, seeds - 1) / (seeds - 1))  # of the spread itself
+
+    def lacking(shift: float) -> float:
+        return float(np.mean(stats.norm.cdf(shift - critical * errors))) - POWER
+
+    return float(spread * optimize.brentq(lacking, 0, 4 * critical + 50))
 
 
 def _studentised(d: np.ndarray) -> np.ndarray:
@@ -188,7 +197,8 @@ def time_to_target(trials: Sequence[Trial], target: float | None, direction: str
     """
     if target is None or not trials:
         return None
-    for place, step in enumerate(max((t.curve["step"] for t in trials), key=len)):
+    longest = max(trials, key=lambda t: len(t.curve["step"]))
+    for place, step in enumerate(longest.curve["step"]):
         reached = [t.curve["val"][place] for t in trials if len(t.curve["step"]) > place and t.curve["step"][place] == step]
         if len(reached) == len(trials) and all(map(math.isfinite, reached)):
             mean = sum(reached) / len(reached)
@@ -212,5 +222,6 @@ def _verdict(
         method=name, **(found or nothing), mean=mean, default_score=default, ratio=mean / base if mean is not None and base else None,
         steps_to_target=reached.get("step"), gradients_to_target=reached.get("gradients"), seconds_to_target=reached.get("seconds"),
         step_ms=float(np.median(step_ms)) if step_ms else None, state_bytes=max(state) if state else None,
-        failures=sum(t.status != "done" for t in trials if t.method == name), edges=tuple(edges), hyper=dict(winner.hyper) if winner else {}, seeds=len(own),
+        failures=sum(t.status != "done" for t in trials if t.method == name), edges=tuple(edges),
+        hyper=dict(winner.hyper) if winner else {}, seeds=len(own),
     )

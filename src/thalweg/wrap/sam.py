@@ -24,6 +24,7 @@ from thalweg.core.card import Card
 from thalweg.core.checks import check
 from thalweg.core.sharding import whole
 from thalweg.core.space import Log, Space
+from thalweg.core.wrapper import Wrapper
 
 CARD = Card(
     name="SAM",
@@ -43,13 +44,11 @@ ETA = 0.01
 TINY = 1e-12
 
 
-class SAM(Optimizer):
+class SAM(Wrapper):
     """Wraps any torch optimizer: `SAM(AdamW(model.parameters(), lr=1e-3), rho=0.05).step(closure)`.
 
-    Parameter groups, state and state_dict are the base optimizer's own, so schedulers may hold either of the two and checkpoints fit both.
     With mixed precision the closure calls `scaler.scale(loss).backward()`, and the loop `sam.step(closure, scaler=scaler); scaler.update()`;
-    the perturbation does not depend on the scale, and a step whose gradients overflow is skipped. For `torch.distributed.checkpoint`,
-    whose helpers call `step` without a closure, pass `sam.base`.
+    the perturbation does not depend on the scale, and a step whose gradients overflow is skipped.
 
     Args:
         optimizer: the base optimizer.
@@ -57,38 +56,13 @@ class SAM(Optimizer):
         adaptive: scale the ball with the weights (ASAM; its rho is about ten times larger).
     """
 
+    rho: float
+    adaptive: bool
+
     def __init__(self, optimizer: Optimizer, *, rho: float = 0.05, adaptive: bool = False) -> None:
         check("SAM", "rho", rho, 0.05, ">= 0")
         check("SAM", "adaptive", adaptive, False, "bool")
-        self.base, self.rho, self.adaptive = optimizer, rho, adaptive
-        self.__setstate__({})  # prepares the hooks; Optimizer.__init__ would make groups of its own
-
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]
-        return self.base.param_groups
-
-    @property
-    def state(self) -> Any:  # type: ignore[override]
-        return self.base.state
-
-    @property
-    def defaults(self) -> dict[str, Any]:  # type: ignore[override]
-        return dict(self.base.defaults)  # a copy: torch writes a key of its own into it
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"base": self.base, "rho": self.rho, "adaptive": self.adaptive}
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.base.state_dict()
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.base.load_state_dict(state_dict)
-
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        self.base.add_param_group(param_group)
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        self.base.zero_grad(set_to_none=set_to_none)
+        super().__init__(optimizer, {"rho": rho, "adaptive": adaptive})
 
     def step(self, closure: Callable[[], Any] | None = None, *, scaler: GradScaler | None = None) -> Any:
         """Two runs of the closure and one step of the base optimizer; returns the loss of the first run, at the unperturbed weights.

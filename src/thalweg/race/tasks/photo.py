@@ -38,6 +38,7 @@ class CoordinateNetwork(nn.Module):
 
     def __init__(self, generator: torch.Generator) -> None:
         super().__init__()
+        self.frequencies: Tensor
         self.register_buffer("frequencies", 8.0 * torch.randn(2, 32, generator=generator))
         self.layers = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 3))
         for layer in self.layers:
