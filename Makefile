@@ -46,7 +46,7 @@ race: .venv/.base
 	@$(BIN)/thalweg race $(RACE)
 
 test: .venv/.dev
-	@command -v chromium >/dev/null || echo "chromium is not on PATH: the tests that open a page are skipped. To run them too: apt-get install chromium"
+	@command -v chromium >/dev/null || echo "chromium is not on PATH, so the tests that open a report in a browser will fail. Install it first: apt-get install chromium"
 	@$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST)
 
 check: .venv/.dev

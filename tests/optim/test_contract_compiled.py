@@ -6,13 +6,12 @@ A program is shared by all optimizers of a process, so the tests of a rule stand
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
-from contract import LARGE, RULES, SHAPES, advance, copies, every, gradients, same, shapes_for, snapshot, states, stored, trained, weights
-from torch import Tensor, nn
+from contract import LARGE, RULES, SHAPES, advance, copies, every, gap, gradients, same, shapes_for, snapshot, states, stored, trained, weights
+from torch import nn
 from torch._dynamo.utils import counters
 
 from thalweg.core import backends
@@ -79,21 +78,12 @@ def test_one_graph_whatever_the_shapes_and_numbers(rule: RuleLike) -> None:
     assert graphs() - before == made
 
 
-def far(found: Sequence[Tensor], expected: Sequence[Tensor], start: Sequence[Tensor]) -> float:
-    """Largest difference relative to the largest move of each tensor, beyond four units in the last place of the weights."""
-    out = 0.0
-    for a, b, s in zip(found, expected, start, strict=True):
-        slack = 4 * torch.finfo(a.dtype).eps * float(b.abs().max())
-        out = max(out, float(((a - b).abs().max() - slack).clamp(min=0) / (b - s).abs().max().clamp(min=1e-30)))
-    return out
-
-
 @every(COMPILED)
 def test_compiled_equals_eager(rule: RuleLike) -> None:
     shapes = shapes_for(rule, (*SHAPES, LARGE, (80, 60), (40, 30), (40, 30)))
     start = [p.detach() for p in weights(shapes)]
     compiled, eager = (trained(rule, shapes, steps=4, backend=backend) for backend in ("compiled", "eager"))
-    assert far(compiled, eager, start) < (0.05 if "bf16" in str(rule.hyper()) else 1e-3)
+    assert gap(compiled, eager, start) < (0.05 if "bf16" in str(rule.hyper()) else 1e-3)
     assert all(not torch.equal(a, s) for a, s in zip(compiled, start, strict=True))
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from contract import LR, RULES, WHOLE, copies, every, same
+from contract import LR, PRECISE, RULES, WHOLE, copies, every, same
 from torch import Tensor, nn
 
 import thalweg as tw
 from thalweg.core.contract import RuleLike
+from thalweg.core.rule import Needs
 from thalweg.core.stack import matrix_shape
 
-PRECISE = {name: rule.with_hyper({"ns_compute": "native"}) if "ns_compute" in rule.hyper() else rule for name, rule in WHOLE.items()}
-"""Without bfloat16 products, whose rounding depends on how many matrices are multiplied at once."""
+LAYERED = {name: rule for name, rule in PRECISE.items() if rule.kind is not Needs.ELEMENTWISE}
 
 
 def moved(rule: RuleLike, params: list[nn.Parameter], steps: int = 3, **group: object) -> list[Tensor]:
@@ -55,7 +55,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-@every(PRECISE)
+@every(LAYERED)
 def test_each_matrix_moves_as_it_would_alone(rule: RuleLike, case: str) -> None:
     shape, group, stacked = CASES[case]
     assert matrix_shape(shape, str(group.get("layout", "auto")), int(group.get("split", 1))) == stacked  # type: ignore[call-overload]
@@ -66,7 +66,7 @@ def test_each_matrix_moves_as_it_would_alone(rule: RuleLike, case: str) -> None:
     assert not torch.allclose(found, start, rtol=2e-5, atol=2e-6)
 
 
-@every({name: rule for name, rule in PRECISE.items() if name in ("Muon", "NonEuclideanTrustRegion", "NovoGrad", "trust region l2")})
+@every({name: rule for name, rule in LAYERED.items() if name in ("Muon", "NonEuclideanTrustRegion", "NovoGrad", "trust region l2")})
 def test_splitting_and_stacking_matter(rule: RuleLike) -> None:
     """So the test above can fail: the same weight taken as one matrix moves differently."""
     start = noise((24, 8), 99)
@@ -77,7 +77,7 @@ def test_splitting_and_stacking_matter(rule: RuleLike) -> None:
     assert not torch.allclose(stack, flat, rtol=1e-3)
 
 
-@every(PRECISE)
+@every(LAYERED)
 def test_equal_shapes_are_batched_without_a_trace(rule: RuleLike) -> None:
     """Nine matrices of one shape, among others: one bucket, and each as if it stood alone."""
     shapes = [(12, 8)] * 5 + [(8, 12)] + [(12, 8)] * 4
@@ -87,7 +87,7 @@ def test_equal_shapes_are_batched_without_a_trace(rule: RuleLike) -> None:
         assert torch.allclose(together[k], alone, rtol=2e-5, atol=2e-6)
 
 
-@every(PRECISE)
+@every(LAYERED)
 def test_large_matrices_step_in_place(rule: RuleLike) -> None:
     big = nn.Parameter(noise((300, 400), 7))
     address = big.data_ptr()

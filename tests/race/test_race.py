@@ -224,10 +224,13 @@ def test_a_changed_task_file_is_another_race(tmp_path):
         race(path, METHODS[:2], resume=True, **options)
 
 
-def test_quick_means_less_of_everything(tmp_path):
-    result = race("diabetes", METHODS[:2], reference="torch.AdamW", out=tmp_path, workers=0, quick=True, steps=4, report=False)
+def test_quick_means_less_of_everything_and_the_report_is_written(tmp_path):
+    told = []
+    result = race("diabetes", METHODS[:2], reference="torch.AdamW", out=tmp_path, workers=0, quick=True, steps=4, on_event=told.append)
     s = result.settings
     assert (s.trials, s.seeds, s.steps, s.quick) == (4, 5, 4, True)
+    assert told[-1].kind == "report" and Path(told[-1].message) == tmp_path / "report.html"
+    assert "torch.SGD" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

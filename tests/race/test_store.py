@@ -173,7 +173,7 @@ def test_parquet_holds_the_same(tmp_path):
 
 def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with filled(tmp_path) as store, pytest.raises(StoreError, match="pip install pyarrow"):
+    with filled(tmp_path) as store, pytest.raises(StoreError, match=r'pip install "thalweg\[parquet\]"'):
         export(store, tmp_path / "trials.parquet")
     assert not list(tmp_path.glob("*.tmp"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
@@ -105,11 +106,13 @@ def test_wrong_values_are_refused_at_construction(changes, sentence):
         ({"output": lambda m, b: m(b[:, :2])}, r"output\(model, batch\) failed with RuntimeError"),
         ({"batches": lambda s, n, g: data(s, n, g) if s != "validation" else []}, 'batches."validation", .... gave no batch'),
         ({"batches": lambda s, n, g: [torch.ones(4, 3)]}, "must be endless"),
+        ({"batches": lambda s, n, g: itertools.repeat(torch.ones(1, 3))}, "did not end after 50 batches; only .train. may be endless"),
         ({"batches": lambda s, n, g: data(s, n, torch.Generator().manual_seed(torch.seed() % 1000))}, "gave other data for the same seed"),
         ({"likelihood": "categorical", "output": lambda m, b: m(b).sum(1)}, "logits of shape"),
     ],
 )
-def test_a_broken_task_is_named_in_one_sentence(changes, sentence):
+def test_a_broken_task_is_named_in_one_sentence(changes, sentence, monkeypatch):
+    monkeypatch.setattr("thalweg.race.task.ENDLESS", 50)
     with pytest.raises(TaskError, match=sentence) as error:
         check_task(good(**changes))
     assert "\n" not in str(error.value)

@@ -45,16 +45,17 @@ def print_result(result: RaceResult, folder: Path) -> None:
 
 
 def _table(judged: list[Row], result: RaceResult) -> Table:
-    """At most 80 columns for usual names; failures only where there are any."""
+    """At most 80 columns for usual names: the metric's name folds, and failures are shown only where there are any."""
+    metric = result.settings.metric
     headings = {
-        f"Test {result.settings.metric}": result.settings.metric,
+        f"Test {metric}": metric.replace("-", "-\n").replace(" ", "\n"),
         "Difference": "Difference",
         "Detectable": "Detectable",
         "ms per step": "ms/step",
     }
     if any(row.verdict and row.verdict.failures for row in judged):
         headings["Failures"] = "Failed"
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     table.add_column("Method", no_wrap=True)
     table.add_column("Verdict", no_wrap=True)
     for heading in headings.values():

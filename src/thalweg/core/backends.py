@@ -87,10 +87,16 @@ class Program:
     def _compile(self, arguments: tuple[Any, ...]) -> None:
         """Compile on a stand-in that is large enough for the compiler to plan parallel loops."""
         try:
-            code = self.body.__code__
+            body = self.body
+
+            def call(g: Tensor, w: Tensor, stores: Stores, numbers: Numbers, index: Tensor | None, shapes: list[list[int]]) -> Any:
+                return body(g, w, stores, numbers, index, shapes)
+
             # The compiler keeps its graphs by code object and limits their number: every program gets a code object of its own.
-            own = types.FunctionType(code.replace(), self.body.__globals__, self.body.__name__, None, self.body.__closure__)
-            options: dict[str, Any] = {**COMPILE_OPTIONS, "cpp.dynamic_threads": True} if arguments[1].device.type == "cpu" else dict(COMPILE_OPTIONS)
+            own = types.FunctionType(call.__code__.replace(), call.__globals__, call.__name__, None, call.__closure__)
+            options: dict[str, Any] = {**COMPILE_OPTIONS, **(_cpu_options() if arguments[1].device.type == "cpu" else {})}
+            # torch's own import warns of torch's own code, which would fail under -W error.
+            warnings.filterwarnings("ignore", message=r".torch\.jit\.script_method. is deprecated", category=DeprecationWarning)
             from torch._inductor.compile_fx import compile_fx  # here, since importing the compiler takes a second
 
             graphs: list[Runner] = []
@@ -132,6 +138,12 @@ def _unguarded(graph: torch.fx.GraphModule, run: Callable[..., Any]) -> Runner:
             scope[node.name] = given.example
             inputs.append(node.name)
     return eval(f"lambda g, w, stores, numbers, index, shapes: run({', '.join(inputs)})", scope)  # type: ignore[no-any-return]
+
+
+def _cpu_options() -> dict[str, Any]:
+    """Options for the C++ compiler. What takes seconds is left out: its test of the processor where torch itself found AVX, precompiled headers for one file."""
+    known = {"cpp.vec_isa_ok": True} if torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512") else {}
+    return {"cpp.dynamic_threads": True, "cpp_cache_precompile_headers": False, **known}  # the number of threads is read at each call
 
 
 def arguments_like(bucket: Bucket, part: str) -> tuple[Any, ...]:

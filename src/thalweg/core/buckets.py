@@ -92,7 +92,7 @@ def is_ordinary(p: Tensor) -> bool:
 
 def widest(grads: list[Tensor]) -> Tensor:
     """The gradient whose dtype holds the others': several are packed in it."""
-    return max(grads, key=lambda g: g.dtype.itemsize)
+    return max({g.dtype: g for g in grads}.values(), key=lambda g: g.dtype.itemsize)
 
 
 class Bucket(ABC):

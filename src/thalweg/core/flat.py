@@ -54,6 +54,8 @@ class FlatBucket(Bucket):
         lengths[-1] += max(0, 2 - sum(lengths))
         self.offsets = [sum(lengths[:i]) for i in range(len(lengths) + 1)]
         self.padded = lengths != self.counts
+        inner = {x.shape[1:] if x.dim() > 0 else None for x in tensors}
+        self.joined = None if self.padded or len(inner) > 1 else inner.pop()  # the shape of a row, where all parameters have the same
         for codec in self.codecs.values():
             held = codec.allocate(self.offsets[-1], self.device, self.compute)
             self.stores.append(tuple(self._seen(store) for store in held))
@@ -102,8 +104,12 @@ class FlatBucket(Bucket):
             packed_w.zero_()
             packed_g.zero_()
         inside_w = self._inside("w", packed_w, members, tensors)
-        torch._foreach_copy_(inside_w, tensors)
-        torch._foreach_copy_(self._inside("g", packed_g, members, tensors), grads)
+        if self.joined is None:
+            torch._foreach_copy_(inside_w, tensors)
+            torch._foreach_copy_(self._inside("g", packed_g, members, tensors), grads)
+        else:  # one copy instead of many
+            torch.cat(tensors, out=packed_w.view(-1, *self.joined))
+            torch.cat(grads, out=packed_g.view(-1, *self.joined))
         index = None if self.index is None else self.index[start // LANES : stop // LANES]
         fits = stop - start > (LANES if self.rowed else 1)
         return Piece(self._seen(packed_g), self._seen(packed_w), self.cut(start, stop), index, [], tensors, inside_w, fits)

@@ -55,7 +55,7 @@ def nonfinite(params: dict[str, Tensor]) -> RuntimeError:
 
 def check_dense(rule: RuleLike, grads: list[Tensor]) -> None:
     """Raise TypeError where a gradient is sparse."""
-    if any(g.layout is not torch.strided for g in grads):
+    if {g.layout for g in grads} - {torch.strided}:
         raise TypeError(f"{rule.name} takes dense gradients; found a sparse one. Use sparse=False in the embedding.")
 
 

@@ -117,6 +117,8 @@ Stores = list[tuple[Tensor, ...]]
 class Body:
     """The functions of one rule in one form. `step`, `measure(phase)` and `absorb` are pure up to their final writes.
 
+    The form is a default argument of each, since the compiler takes integers of default arguments for constants, and all others for variables.
+
     Args:
         rule: a template; its numbers are never read, only its structure.
         form: how the tensors are stored.
@@ -128,9 +130,9 @@ class Body:
 
     def step(self) -> Callable[[Tensor, Tensor, Stores, Numbers, Tensor | None, list[list[int]]], None]:
         """(g, w, stores, numbers, index, shapes): one step, written into w and the stores."""
-        rule, form, compute = self.rule, self.form, self.compute
+        rule, compute = self.rule, self.compute
 
-        def step(g: Tensor, w: Tensor, stores: Stores, numbers: Numbers, index: Tensor | None, shapes: list[list[int]]) -> None:
+        def step(g: Tensor, w: Tensor, stores: Stores, numbers: Numbers, index: Tensor | None, shapes: list[list[int]], form: Form = self.form) -> None:
             values, c = form.layout.read(numbers.unbind() if isinstance(numbers, Tensor) else numbers)
             bound = rule.bound(values)
             full = w.to(compute)
@@ -155,9 +157,9 @@ class Body:
 
     def measure(self, phase: int) -> Callable[[Tensor, Tensor, Stores, Numbers, Tensor | None, list[list[int]]], Tensor]:
         """The contributions of one piece to the sums of a phase, as a vector."""
-        rule, form, compute = self.rule, self.form, self.compute
+        rule, compute = self.rule, self.compute
 
-        def measure(g: Tensor, w: Tensor, stores: Stores, numbers: Numbers, index: Tensor | None, shapes: list[list[int]]) -> Tensor:
+        def measure(g: Tensor, w: Tensor, stores: Stores, numbers: Numbers, index: Tensor | None, shapes: list[list[int]], form: Form = self.form) -> Tensor:
             values, c = form.layout.read(numbers.unbind() if isinstance(numbers, Tensor) else numbers)
             sums = rule.bound(values).measure_phase(phase, g.to(compute), w.to(compute), _decoded(form, stores, shapes, compute), c)
             return torch.stack([sums[name] for name in rule.phases[phase]])
@@ -166,9 +168,9 @@ class Body:
 
     def absorb(self) -> Callable[[Tensor, Tensor, Stores, Numbers, Tensor | None, list[list[int]]], None]:
         """(h, w, stores, numbers, index, shapes): the state takes in a curvature estimate h of the diagonal."""
-        rule, form, compute = self.rule, self.form, self.compute
+        rule, compute = self.rule, self.compute
 
-        def absorb(h: Tensor, w: Tensor, stores: Stores, numbers: Numbers, index: Tensor | None, shapes: list[list[int]]) -> None:
+        def absorb(h: Tensor, w: Tensor, stores: Stores, numbers: Numbers, index: Tensor | None, shapes: list[list[int]], form: Form = self.form) -> None:
             values, c = form.layout.read(numbers.unbind() if isinstance(numbers, Tensor) else numbers)
             old = _decoded(form, stores, shapes, compute)
             new = rule.bound(values).absorb(h.to(compute), w.to(compute), old, c)

@@ -75,7 +75,7 @@ class Memory:
             TypeError: for a sparse gradient.
         """
         work = self._found()
-        if sum(len(grads) for _, _, grads in work) == sum(p.grad is not None for group in self.groups for p in group["params"]):
+        if sum(len(grads) for _, _, grads in work) == len([0 for group in self.groups for p in group["params"] if p.grad is not None]):
             return work
         for i, group in enumerate(self.groups):
             groups.check_dense(self.plan(i).rule, [p.grad for p in group["params"] if p.grad is not None])

@@ -38,6 +38,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from thalweg.core.random import LANES, lanes
 from thalweg.core.rounding import kahan_read, kahan_write, round_weights, to_bfloat16
 
 __all__ = [
@@ -189,7 +190,8 @@ class BlockCode(Codec):
             raise ValueError(f"{self.name} codes have {BLOCK * self.bits // 8} bytes per row; found {codes.shape[1]}.")
         q = codes.to(torch.int32)
         if self.bits == 4:
-            q = torch.cat((q & 15, q >> 4), 1)
+            half = (lanes(q.device) >> (LANES.bit_length() - 2)) << 2  # 0 in the first half of a row, 4 in the second
+            q = (q.repeat(1, 2) >> half) & 15
         sign = 1 << (self.bits - 1)
         if self.signed:  # the code's first bit becomes the sign bit of the scale
             scale = (scale.view(torch.int32) ^ ((q & sign) << (32 - self.bits))).view(torch.float32)
@@ -203,7 +205,7 @@ class BlockCode(Codec):
             raise ValueError(f"{self.name} codes a state of shape [rows, {BLOCK}]; found {list(x.shape)}.")
         bits = x.view(torch.int32)
         # The order of floats is that of their bits, so the shifted difference is ceil(log2(peak / top)) - 1; NaN and Inf have the largest bits.
-        peak = x.abs().amax(1, keepdim=True).view(torch.int32)
+        peak = x.abs().amax(1, keepdim=True).view(torch.int32) & 0x7FFFFFFF  # a compiled amax may set the sign of a NaN
         exponent = (((peak - self._top_bits - 1) >> 23) + 128).clamp(5, 253)  # so that neither the scale nor code 1 is subnormal
         inverse = ((254 - exponent) << 23).view(torch.float32)
         scale = torch.where(peak < _INF, exponent << 23, _NAN).view(torch.float32)

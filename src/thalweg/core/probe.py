@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from thalweg.core import sharding
 from thalweg.core.contract import RuleLike
 from thalweg.core.random import fold, rademacher
 
@@ -73,7 +74,8 @@ def _real(x: Tensor) -> Tensor:
 
 
 def _as_given(x: Tensor, like: Tensor) -> Tensor:
-    return torch.view_as_complex(x.contiguous()) if like.is_complex() else x
+    x = torch.view_as_complex(x.contiguous()) if like.is_complex() else x
+    return x if type(x) is type(like) else sharding.like(sharding.scatter(x, like), like)
 
 
 def _times(a: Tensor, b: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from thalweg.core import sharding
 from thalweg.core.buckets import Bucket, Piece, Plan, Scratch, plain, widest
 from thalweg.core.kernel import Stores
 from thalweg.core.random import LANES, salt
@@ -109,7 +110,7 @@ class StackBucket(Bucket):
         for name, parts in zip([*self.codecs, "compensation"], self.cut(slice(i * stack, (i + 1) * stack)), strict=False):
             one = parts[0]
             if len(parts) == 1 and one.numel() == x.numel():
-                out[name] = (one.view(x.shape),)
+                out[name] = (sharding.like(one.view(x.shape), self.params[i]),)
             else:
                 out[name] = (one.squeeze(0),) if len(parts) == 1 and one.dim() == 3 and stack == 1 else parts
         return out

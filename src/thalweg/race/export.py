@@ -49,7 +49,7 @@ def _parquet(store: Store, path: Path) -> None:
         import pyarrow
         from pyarrow import parquet
     except ImportError as error:
-        raise StoreError("Parquet needs the package pyarrow: `pip install pyarrow`, or export to a .csv file instead.") from error
+        raise StoreError('Parquet needs pyarrow: `pip install "thalweg[parquet]"`, or export to a .csv file instead.') from error
     rows = store.rows()
     for name in rows[0] if rows else {}:  # a column has one type: what is a number here and a word there becomes text
         kinds = {type(row[name]) for row in rows if row[name] is not None}

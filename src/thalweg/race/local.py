@@ -191,7 +191,7 @@ def _work(pipe: connection.Connection, parent: int) -> None:
     while True:
         try:
             key, job = pipe.recv()
-        except (EOFError, KeyboardInterrupt):
+        except (OSError, EOFError, KeyboardInterrupt):
             return
         try:
             pipe.send(run_packed(key, job))

@@ -11,7 +11,7 @@ import os
 import sys
 import tempfile
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from importlib import resources
@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 BUNDLED = {"digits": "digits", "docs-lm": "docs_lm", "photo": "photo", "diabetes": "diabetes"}
+ENDLESS = 100_000  # batches; a held-out split of more takes hours to judge
 SPLITS = ("train", "validation", "test")
 
 
@@ -141,6 +142,8 @@ def source_of(function: Callable[..., Any]) -> str:
 def _code_hash(code: types.CodeType) -> str:
     digest = hashlib.sha256(code.co_code)
     for constant in code.co_consts:
+        if isinstance(constant, frozenset):
+            constant = sorted(map(repr, constant))  # its own order changes from process to process
         digest.update((_code_hash(constant) if isinstance(constant, types.CodeType) else repr(constant)).encode())
     digest.update(repr(code.co_names).encode())
     return digest.hexdigest()
@@ -234,15 +237,9 @@ def check_task(task: Task) -> None:
 
     seen: dict[str, list[Any]] = {}
     for split in SPLITS:
-        def take(split: str = split) -> list[Any]:
-            found = task.batches(split, task.batch, torch.Generator().manual_seed(0))
-            return list(islice(iter(found), 3 if split == "train" else 100_000))
-
-        seen[split], again = (_try(where, f'batches("{split}", ...)', take) for _ in range(2))
+        seen[split], again = (_try(where, f'batches("{split}", ...)', partial(_first, task, split)) for _ in range(2))
         if not seen[split]:
             raise TaskError(f'{where}: batches("{split}", ...) gave no batch; a race needs {split} data.')
-        if len(seen[split]) == 100_000:
-            raise TaskError(f'{where}: batches("{split}", ...) does not end; only "train" may be endless.')
         if _differs(_tensors(seen[split]), _tensors(again)):
             raise TaskError(f'{where}: batches("{split}", ...) gave other data for the same seed; draw the order from the generator alone.')
     if len(seen["train"]) < 3:
@@ -269,9 +266,20 @@ def check_task(task: Task) -> None:
         if not isinstance(measured, tuple) or len(measured) != 2 or int(measured[1]) < 1:
             found = type(measured).__name__
             raise TaskError(f"{where}: measure(output, batch) must return (sum of the metric, number of entries); it returned {found}.")
-        value = _try(where, "evaluating", partial(task.evaluate, model, seen[split]))
+        value = _try(where, "evaluating", partial(task.evaluate, model, _finite(task, split, where)))
         if not math.isfinite(value):
             raise TaskError(f"{where}: the metric on {split} data is {value} before the first step.")
+
+
+def _first(task: Task, split: str) -> list[Any]:
+    return list(islice(iter(task.batches(split, task.batch, torch.Generator().manual_seed(0))), 3))
+
+
+def _finite(task: Task, split: str, where: str) -> Iterator[Any]:
+    for i, batch in enumerate(task.batches(split, task.batch, torch.Generator().manual_seed(0))):
+        if i == ENDLESS:
+            raise TaskError(f'{where}: batches("{split}", ...) did not end after {ENDLESS} batches; only "train" may be endless.')
+        yield batch
 
 
 def _measured(task: Task, model: nn.Module, batch: Any) -> Any:

@@ -130,8 +130,7 @@ class _Session:
     def whole(self) -> None:
         """All steps, with the curve."""
         job, run = self.job, self.run
-        held_out = list(self.task.batches("validation", job.batch, torch.Generator().manual_seed(0)))
-        self.record(0, math.nan, self.task.evaluate(self.model, held_out))
+        self.record(0, math.nan, self.judged("validation"))
         grid = [round(job.steps * (i + 1) / job.grid) for i in range(job.grid)]
         start, done = math.nan, 0
         for stop in sorted({step for step in grid if step > 0}):
@@ -142,14 +141,18 @@ class _Session:
                 self.record(stop, mean, math.nan)
                 raise _Diverged(f"mean loss {mean:.4g} before step {stop}, {start:.4g} at the start")
             run.state_bytes = _state_bytes(self.optimizer)
-            self.record(stop, mean, self.task.evaluate(self.model, held_out))
+            self.record(stop, mean, self.judged("validation"))
             if not math.isfinite(run.curve["val"][-1]):
                 raise _Diverged(f"{self.task.metric} on validation is {run.curve['val'][-1]} at step {stop}")
         run.score = run.curve["val"][-1]
         if job.test:
-            run.test = self.task.evaluate(self.model, self.task.batches("test", job.batch, torch.Generator().manual_seed(0)))
+            run.test = self.judged("test")
             if not math.isfinite(run.test):
                 raise _Diverged(f"{self.task.metric} on test is {run.test} at the end")
+
+    def judged(self, split: str) -> float:
+        """The metric on a held-out split."""
+        return self.task.evaluate(self.model, self.task.batches(split, self.job.batch, torch.Generator().manual_seed(0)))
 
     def steps(self, stop: int, start: int = 0) -> list[float]:
         """Train from step `start` to `stop`; the losses."""

@@ -1,0 +1,102 @@
+"""Chains: what a link sees, what names mean, and what a chain equals."""
+
+import pytest
+import torch
+
+import thalweg as tw
+from thalweg.core.chain import chain
+from thalweg.optim import Adam, AdamW, ClipByNorm, ClipByValue, DecoupledDecay, Muon
+
+
+def weights(*shapes, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.nn.Parameter(torch.randn(shape, generator=generator, dtype=torch.float64)) for shape in shapes]
+
+
+def run(optimizer, params, steps=5):
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(steps):
+        for p in params:
+            p.grad = torch.randn(p.shape, generator=generator, dtype=p.dtype)
+        optimizer.step()
+    return torch.cat([p.detach().flatten() for p in params])
+
+
+def test_decay_after_adam_is_decoupled_and_before_it_is_not():
+    shapes = (3, 4), (5,)
+    after = run(chain(Adam(lr=0.1), DecoupledDecay(weight_decay=0.3)).optimizer(p := weights(*shapes)), p)
+    decoupled = run(AdamW(p := weights(*shapes), lr=0.1, weight_decay=0.3), p)
+    before = run(chain(DecoupledDecay(weight_decay=0.3), Adam(lr=0.1)).optimizer(p := weights(*shapes)), p)
+    coupled = run(Adam(p := weights(*shapes), lr=0.1, weight_decay=0.3), p)
+    torch.testing.assert_close(after, decoupled, rtol=1e-12, atol=0)
+    torch.testing.assert_close(before, coupled, rtol=1e-12, atol=0)
+    assert not torch.allclose(after, before)
+
+
+@pytest.mark.parametrize("backend", ["eager", "compiled"])
+def test_clip_then_adam_equals_torch(backend):
+    shapes = (30, 40), (50,), (7, 3, 3, 3)
+    ours = run(chain(ClipByNorm(max_norm=0.5), AdamW(lr=0.1)).optimizer(p := weights(*shapes), backend=backend), p)
+    params = weights(*shapes)
+    theirs = torch.optim.AdamW(params, lr=0.1)
+    theirs.register_step_pre_hook(lambda *_: torch.nn.utils.clip_grad_norm_(params, 0.5) and None)
+    # torch divides by norm + 1e-6 where the paper divides by the norm: a norm near 40 makes that 3e-8 of the gradient.
+    torch.testing.assert_close(ours, run(theirs, params), rtol=1e-6, atol=1e-8)
+
+
+def test_the_norm_is_taken_over_all_groups():
+    one, other = weights((3, 4), (5,))
+    optimizer = chain(ClipByNorm(max_norm=1.0), tw.optim.SGD(lr=1.0)).optimizer([{"params": [one]}, {"params": [other], "lr": 2.0}])
+    start = [one.detach().clone(), other.detach().clone()]
+    one.grad, other.grad = torch.full_like(one, 3.0), torch.full_like(other, 4.0)
+    norm = (9 * 12 + 16 * 5) ** 0.5
+    optimizer.step()
+    torch.testing.assert_close(start[0] - one, torch.full_like(one, 3.0 / norm))
+    torch.testing.assert_close(start[1] - other, torch.full_like(other, 2 * 4.0 / norm))
+
+
+def test_a_later_clip_measures_what_reaches_it():
+    (w,) = weights((6,))
+    start = w.detach().clone()
+    w.grad = torch.tensor([9.0, -9.0, 0.5, 0.0, 0.0, 0.0], dtype=torch.float64)
+    chain(ClipByValue(max_value=1.0), ClipByNorm(max_norm=0.75), tw.optim.SGD(lr=1.0)).optimizer([w]).step()
+    seen = torch.tensor([1.0, -1.0, 0.5, 0, 0, 0], dtype=torch.float64)  # of norm 1.5
+    torch.testing.assert_close(start - w, seen / 2)
+
+
+def test_an_elementwise_chain_is_one_program():
+    params = weights((300, 300))
+    optimizer = chain(ClipByValue(max_value=1.0), AdamW(lr=0.1), DecoupledDecay(weight_decay=0.1)).optimizer(params, backend="compiled")
+    run(optimizer, params, 2)
+    (bucket,) = optimizer.memory.buckets
+    assert list(bucket.programs) == ["step"]
+
+
+def test_names():
+    joined = chain(DecoupledDecay(weight_decay=0.1), AdamW(lr=0.1, weight_decay=0.2))
+    assert {"lr", "betas", "eps", "decoupleddecay.weight_decay", "adamw.weight_decay"} == set(joined.hyper())
+    assert set(joined.init(torch.zeros(2))) == {"adamw.m", "adamw.v"}
+    twice = chain(ClipByValue(max_value=1.0), ClipByValue(max_value=2.0), lr=0.1)
+    assert twice.hyper() == {"lr": 0.1, "clipbyvalue1.max_value": 1.0, "clipbyvalue2.max_value": 2.0}
+    assert twice.with_hyper({"clipbyvalue2.max_value": 3.0}).hyper()["clipbyvalue2.max_value"] == 3.0
+
+
+def test_a_chain_with_a_matrix_link_sees_matrices():
+    joined = chain(Muon(lr=0.1), DecoupledDecay(weight_decay=0.1))
+    assert joined.kind is tw.core.rule.Needs.MATRIX
+    with pytest.raises(ValueError, match="takes real matrices"):
+        joined.optimizer(weights((5,)))
+
+
+def test_the_learning_rate_belongs_to_one():
+    with pytest.raises(ValueError, match="Adam and AdamW both have a learning rate"):
+        chain(Adam(lr=0.1), AdamW(lr=0.1))
+    with pytest.raises(ValueError, match="no link has a learning rate"):
+        chain(ClipByNorm(max_norm=1.0))
+    with pytest.raises(ValueError, match="the learning rate is Adam's"):
+        chain(Adam(lr=0.1), lr=0.2)
+    (w,) = weights((6,))
+    start = w.detach().clone()
+    w.grad = torch.full_like(w, 0.5)
+    chain(ClipByValue(max_value=1.0), lr=0.5).optimizer([w]).step()
+    torch.testing.assert_close(start - w, torch.full_like(w, 0.25))
