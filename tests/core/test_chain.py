@@ -1,11 +1,17 @@
 """Chains: what a link sees, what names mean, and what a chain equals."""
 
+import copy
+import pickle
+
 import pytest
 import torch
+from torch import nn
 
 import thalweg as tw
 from thalweg.core.chain import chain
-from thalweg.optim import Adam, AdamW, ClipByNorm, ClipByValue, DecoupledDecay, Muon
+from thalweg.core.kernel import Layout
+from thalweg.optim import SGD, Adam, AdamW, ClipByNorm, ClipByValue, DecoupledDecay, Muon, NormalizedSGD, SophiaH
+from thalweg.schedule import WarmupLinear
 
 
 def weights(*shapes, seed=0):
@@ -100,3 +106,84 @@ def test_the_learning_rate_belongs_to_one():
     w.grad = torch.full_like(w, 0.5)
     chain(ClipByValue(max_value=1.0), lr=0.5).optimizer([w]).step()
     torch.testing.assert_close(start - w, torch.full_like(w, 0.25))
+
+
+def test_links_of_one_kind_are_numbered():
+    rule = chain(ClipByNorm(max_norm=2.0), ClipByNorm(max_norm=1.0), SGD(lr=0.1))
+    assert rule.labels == ("clipbynorm1", "clipbynorm2", "sgd")
+    assert set(rule.hyper()) == {"clipbynorm1.max_norm", "clipbynorm2.max_norm", "lr", "momentum", "weight_decay", "nesterov"}
+    assert rule.phases == (("clipbynorm1.square",), ("clipbynorm2.square",))
+
+
+def test_states_are_named_by_link():
+    p = nn.Parameter(torch.ones(3))
+    opt = chain(ClipByNorm(), Adam(lr=0.1)).optimizer([p], backend="eager")
+    p.grad = torch.ones(3)
+    opt.step()
+    assert set(opt.state[p]) == {"step", "adam.m", "adam.v"}
+    assert chain(Adam(lr=0.1)).is_nonnegative("adam.v") and not chain(Adam(lr=0.1)).is_nonnegative("adam.m")
+
+
+def test_the_norm_is_over_all_groups_and_dtypes():
+    """Each group clips to its own length, by the norm over all of them."""
+    a, b, c = nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(4, dtype=torch.bfloat16)), nn.Parameter(torch.zeros(70000))
+    opt = chain(ClipByNorm(max_norm=1.0), SGD(lr=1.0)).optimizer([{"params": [a]}, {"params": [b, c], "max_norm": 2.0}], backend="eager")
+    a.grad, b.grad, c.grad = torch.full((3,), 2.0), torch.full((4,), 3.0, dtype=torch.bfloat16), torch.full((70000,), 0.05)
+    norm = (3 * 4 + 4 * 9 + 70000 * 0.0025) ** 0.5
+    opt.step()
+    assert torch.allclose(a, torch.full((3,), -2.0 / norm)) and torch.allclose(c, torch.full((70000,), -2 * 0.05 / norm))
+    assert torch.allclose(b.float(), torch.full((4,), -6.0 / norm), rtol=1e-2)
+    a.grad = None
+    b.grad, c.grad = torch.zeros_like(b), torch.full((70000,), 1e-5)
+    before = c.detach().clone()
+    opt.step()
+    assert torch.allclose(c, before - 1e-5), "below the length nothing is clipped, and an absent gradient does not count"
+
+
+def test_normalised_momentum_after_clipping():
+    p = nn.Parameter(torch.zeros(4))
+    opt = chain(ClipByValue(max_value=1.0), NormalizedSGD(lr=1.0, momentum=0.0)).optimizer([p], backend="eager")
+    p.grad = torch.tensor([3.0, -4.0, 0.0, 0.0])
+    opt.step()
+    assert torch.allclose(p, torch.tensor([-1.0, 1.0, 0.0, 0.0]) / 2**0.5)
+
+
+def test_scalars_and_schedules_count_each_parameters_steps():
+    early, late = nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(3))
+    opt = chain(SGD(lr=1.0), WarmupLinear(total=4)).optimizer([early, late], backend="eager")
+    for t in range(4):
+        early.grad = torch.ones(3)
+        late.grad = torch.ones(3) if t >= 2 else None
+        opt.step()
+    assert torch.allclose(early, torch.full((3,), -(1 + 0.75 + 0.5 + 0.25))) and torch.allclose(late, torch.full((3,), -(1 + 0.75)))
+
+
+def test_a_probe_goes_to_the_link_that_asked():
+    p = nn.Parameter(torch.tensor([1.0, -2.0]))
+    opt = chain(ClipByValue(max_value=10.0), SophiaH(lr=0.0, betas=(0.9, 0.5), weight_decay=0.0)).optimizer([p], backend="eager")
+    opt.step(lambda: (torch.tensor([3.0, 8.0]) * p * p).sum() / 2)
+    assert torch.allclose(opt.state[p]["sophiah.h"], torch.tensor([1.5, 4.0]))
+
+
+def test_one_layout_whatever_the_numbers():
+    """Rules that differ only in numbers share their graph."""
+    a, b = chain(ClipByNorm(max_norm=1.0), AdamW(lr=0.1)), chain(ClipByNorm(max_norm=2.0), AdamW(lr=0.0, betas=(0.0, 0.5)))
+    assert Layout.of(a) == Layout.of(b) and a.kinds == b.kinds == (ClipByNorm, AdamW)
+    assert Layout.of(chain(SGD(lr=0.1, momentum=0.9))) != Layout.of(chain(SGD(lr=0.1, momentum=0.9, nesterov=True)))
+
+
+def test_copies_and_text():
+    rule = chain(ClipByNorm(max_norm=2.0), SGD(lr=0.1))
+    assert copy.deepcopy(rule).hyper() == rule.hyper() == pickle.loads(pickle.dumps(rule)).hyper()
+    assert repr(rule).startswith("chain(ClipByNorm(max_norm=2.0), SGD(lr=0.1") and repr(chain(ClipByNorm(), lr=0.5)).endswith(", lr=0.5)")
+
+
+
+def test_a_rate_of_the_chain_is_a_checked_float():
+    assert isinstance(chain(ClipByNorm(), lr=1).hyper()["lr"], float)
+    with pytest.raises(ValueError, match=r"chain: lr must be a number >= 0; found -0.5"):
+        chain(ClipByNorm(), lr=-0.5)
+    with pytest.raises(ValueError, match="chain: lr must be a number >= 0; found -0.1"):
+        chain(ClipByNorm(), lr=0.1).with_hyper({"lr": -0.1})
+    with pytest.raises(ValueError, match="chain: no link has a learning rate"):
+        chain()

@@ -119,7 +119,12 @@ def test_compiled_keeps_what_is_not_finite_visible(rule: RuleLike) -> None:
         assert not all(bool(x.isfinite().all()) for x in visible)
 
 
-NARROW = [("AdamW", "8bit", torch.bfloat16, "stochastic"), ("Muon", "8bit", torch.float32, "nearest"), ("AdamP", "4bit", torch.bfloat16, "kahan"), ("clip, AdamW", "bf16", torch.bfloat16, "stochastic")]
+NARROW = [
+    ("AdamW", "8bit", torch.bfloat16, "stochastic"),
+    ("Muon", "8bit", torch.float32, "nearest"),
+    ("NovoGrad", "4bit", torch.bfloat16, "kahan"),
+    ("clip, AdamW", "bf16", torch.bfloat16, "stochastic"),
+]
 
 
 @pytest.mark.parametrize(("name", "precision", "dtype", "rounding"), NARROW, ids=lambda x: str(x).removeprefix("torch."))
@@ -127,13 +132,13 @@ def test_compiled_with_narrow_storage(name: str, precision: str, dtype: torch.dt
     """One graph, resumed bit for bit, and as far from exact training as the eager run is."""
     rule = RULES[name]
     options: dict[str, Any] = {"state_precision": precision, "weight_rounding": rounding, "seed": 11}
-    shapes = shapes_for(rule, ((64, 64), (70, 65), (260, 300), (130, 61)))
+    shapes = shapes_for(rule, ((70, 65), (300, 260), (130, 61)))
     params = weights(shapes, dtype)
     opt = rule.optimizer(params, backend="compiled", **options)
     before = graphs()
     advance(opt, params, range(2))
-    assert graphs() - before <= (1 if rule.kind is Needs.ELEMENTWISE else 4) * parts(rule) and graphs() > 0
     made = graphs()
+    assert made - before <= 2 * parts(rule), "packed and unpacked weights may have a graph each"
     again = copies(params)
     other = rule.optimizer(again, backend="compiled", **options)
     other.load_state_dict(stored(opt.state_dict()))

@@ -109,9 +109,10 @@ class Program:
             compiled = torch.compile(own, dynamic=True, fullgraph=True, backend=backend)
             with torch.no_grad():
                 compiled(*_bare(*arguments))
+                if self.elementwise and arguments[1].device.type == "cpu":
+                    graphs[0](*arguments)  # the same call as in every step, tried here
+                    self._direct = graphs[0]
             self._compiled = compiled
-            if self.elementwise and arguments[1].device.type == "cpu":
-                self._direct = graphs[0]
         except Exception as error:  # noqa: BLE001 - whatever the compiler raises, the eager form is right; it is reported once
             said = [line.strip() for line in str(error).splitlines() if line.strip()]
             self.failure = f"{type(error).__name__}: {' '.join(said[:2])}"  # the second line has the cause, where the first says who raised

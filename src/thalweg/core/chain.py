@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from thalweg.core.checks import check
+from thalweg.core.checks import as_number, check
 from thalweg.core.contract import Needs, Scalars, State
 from thalweg.core.engine import Engine, Params
 from thalweg.core.rule import Rule, descend
@@ -29,6 +29,9 @@ class Chain:
             raise ValueError(f"chain: the learning rate is {with_lr[0].name}'s; set it there and not on the chain.")
         self.links = links
         self.lr = lr
+        if lr is not None:
+            self.lr = as_number(lr, 0.0, ">= 0")
+            check("chain", "lr", self.lr, 0.0, ">= 0")
         names = [link.name.lower() for link in links]
         self.labels = tuple(n if names.count(n) == 1 else f"{n}{names[: i + 1].count(n)}" for i, n in enumerate(names))
         every = [name for link in links for name in link.hyper()]
@@ -85,8 +88,6 @@ class Chain:
         links = tuple(
             link.with_hyper({h: values[key] for h, key in keys.items() if key in values}) for link, keys in zip(self.links, self._keys, strict=True)
         )
-        if self.lr is not None and "lr" in values:
-            check("chain", "lr", values["lr"], self.lr, ">= 0")
         return Chain(links, None if self.lr is None else values.get("lr", self.lr))
 
     def bound(self, values: Mapping[str, Any]) -> Chain:

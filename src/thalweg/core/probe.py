@@ -83,7 +83,9 @@ def _times(a: Tensor, b: Tensor) -> Tensor:
     return _as_given(_real(a) * _real(b), a)
 
 
-PROBES: Mapping[str, Callable[[Any, Sequence[Tensor], torch.Generator], list[Tensor | None]]] = {"hutchinson": hutchinson, "gnb": gauss_newton_bartlett}
+Probe = Callable[[Any, Sequence[Tensor], torch.Generator], list[Tensor | None]]
+
+PROBES: Mapping[str, Probe] = {"hutchinson": hutchinson, "gnb": gauss_newton_bartlett}
 
 
 class Probes:

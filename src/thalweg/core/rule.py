@@ -57,6 +57,7 @@ class Rule(ABC):
     probe: ClassVar[str | None] = None
 
     def __new__(cls, params: Params | None = None, /, **keywords: Any) -> Any:
+        """With parameters an `Engine`, else the rule."""
         if params is None:
             if misplaced := set(keywords) & set(OPTIONS):
                 names = ", ".join(sorted(misplaced))

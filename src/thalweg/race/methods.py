@@ -194,7 +194,7 @@ def _rule(entry: Entry) -> Method:
         dimensions |= lr
     return Method(
         name=entry.name, space=Space(dimensions), build=RuleBuild(entry.module, entry.name, routed), defaults=defaults, card=_card(entry),
-        probe=rule.probe, code=code_of(entry.module),
+        probe=rule.probe, code=_code(entry.module),
     )
 
 
@@ -207,7 +207,7 @@ def _wrapped(entry: Entry, inner: Method) -> Method:
     return Method(
         name=f"{entry.name}+{inner.name}", space=Space({**inner.space.dimensions, **own}), card=_card(entry),
         build=WrapBuild(entry.module, entry.name, tuple(own), inner.build), closure="closure" in entry.needs, probe=inner.probe,
-        defaults={**inner.defaults, **{name: signature[name].default for name in own}}, code=code_of(entry.module) + inner.fingerprint(),
+        defaults={**inner.defaults, **{name: signature[name].default for name in own}}, code=_code(entry.module) + inner.fingerprint(),
     )
 
 
@@ -255,7 +255,7 @@ def _keywords(rule: type[Rule], hyper: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @lru_cache
-def code_of(module: str) -> str:
+def _code(module: str) -> str:
     """A hash of a module's file and of the files of the library that it imports, and so on."""
     seen: dict[str, str] = {}
     waiting = [module]

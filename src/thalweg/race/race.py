@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from importlib import metadata
+from importlib import metadata, resources
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +20,7 @@ import torch
 from thalweg import __version__
 from thalweg.race import verdict
 from thalweg.race.local import HerePool, LocalPool, Pool, PoolError
-from thalweg.race.methods import Method, MethodError, code_of, find_all
+from thalweg.race.methods import Method, MethodError, find_all
 from thalweg.race.plan import Plan
 from thalweg.race.ray_pool import RayPool
 from thalweg.race.records import RaceResult, RaceSettings, Trial
@@ -268,7 +268,8 @@ def _settings(
     for name, value, least in (("trials", trials, 1), ("seeds", seeds, 2), ("steps", steps, 1), ("seed", seed, 0)):
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise RaceError(f"{name} must be an integer >= {least}; found {value!r}.")
-    code = hashlib.sha256("\n".join([origin.code(), code_of(run_job.__module__), *(m.fingerprint() for m in methods)]).encode()).hexdigest()[:16]
+    machinery = resources.files("thalweg.race").joinpath("trial.py").read_text(encoding="utf-8")
+    code = hashlib.sha256("\n".join([origin.code(), machinery, *(m.fingerprint() for m in methods)]).encode()).hexdigest()[:16]
     return RaceSettings(
         task=task.name, metric=task.metric, direction=task.direction, methods=tuple(m.name for m in methods), reference=reference, trials=trials,
         seeds=seeds, steps=steps, target=task.target, quick=quick, code_hash=code, environment=environment(),

@@ -7,7 +7,7 @@ between optimizers.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import torch
 from sklearn.datasets import load_digits
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thalweg.race.task import Task
+from thalweg.race.tasks.batches import epochs
 
 Batch = tuple[Tensor, Tensor]
 
@@ -49,16 +50,7 @@ def model(generator: torch.Generator) -> nn.Module:
 def batches(split: str, size: int, generator: torch.Generator) -> Iterable[Batch]:
     """Whole epochs in a new order each; the held-out images in one batch."""
     x, y = data()[split]
-    return _epochs(x, y, size, generator) if split == "train" else [(x, y)]
-
-
-def _epochs(x: Tensor, y: Tensor, size: int, generator: torch.Generator) -> Iterator[Batch]:
-    size = min(size, len(x))
-    while True:
-        order = torch.randperm(len(x), generator=generator)
-        for start in range(0, len(x) - size + 1, size):
-            rows = order[start : start + size]
-            yield x[rows], y[rows]
+    return epochs(x, y, size, generator) if split == "train" else [(x, y)]
 
 
 def output(model: nn.Module, batch: Batch) -> Tensor:
