@@ -6,6 +6,7 @@ python -m steps.fresh memory ROW LIST BACKEND
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -21,12 +22,12 @@ HERE = Path(__file__).resolve().parents[1]
 def first_steps(row: str, listing: str) -> dict[str, float]:
     """Seconds of the first compiled step with an empty cache and with the cache that this left, each in a fresh interpreter."""
     with tempfile.TemporaryDirectory(prefix="thalweg-bench-") as cache:
-        environment = {"TORCHINDUCTOR_CACHE_DIR": cache}
+        environment = {"TORCHINDUCTOR_CACHE_DIR": cache, "TMPDIR": cache}  # precompiled headers go to the latter
         return {name: _run(["first", row, listing], environment)["seconds"] for name in ("cold", "warm")}
 
 
 def memory(row: str, listing: str, backend: str) -> dict[str, float]:
-    """Peak bytes beyond parameters, gradients and state, as allocated (profiler) and as resident (VmHWM), in a fresh interpreter.
+    """Peak bytes of the resident set beyond parameters, gradients and state (what packing keeps included), in a fresh interpreter.
 
     Every allocation of 64 KiB or more is mapped by itself there, so that what a step frees leaves the resident set and is counted when it comes again.
     """
@@ -56,24 +57,17 @@ def measure_first(name: str, listing: str) -> dict[str, float]:
 
 
 def measure_memory(name: str, listing: str, backend: str) -> dict[str, float]:
-    import torch
-
     from steps.lists import LISTS, parameters
     from steps.rows import rows
     from steps.timing import state_bytes
 
     row = next(row for row in rows() if row.name == name)
     params = parameters(LISTS[listing].chosen(row.matrices))
-    warm = parameters(((70_000,), (40, 30), (30, 40)) if not row.matrices else ((300, 250), (40, 30), (250, 300)))
-    row.rule.optimizer(warm, backend=backend, **row.options).step()  # modules are loaded and, where it applies, kernels compiled
-    if row.kind_of_kernel_depends_on_shape:
-        row.rule.optimizer(parameters(LISTS[listing].chosen(row.matrices)), backend=backend, **row.options).step()
+    row.rule.optimizer(params, backend=backend, **row.options).step()  # modules are loaded and kernels compiled
+    gc.collect()
     optimizer = row.rule.optimizer(params, backend=backend, **row.options)
     before = resident("VmRSS")
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        optimizer.step()
-        optimizer.step()
-    del profile
+    optimizer.step()
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the high-water mark starts anew
     optimizer.step()
     state = state_bytes(optimizer)

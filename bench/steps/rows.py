@@ -91,6 +91,18 @@ def muon_groups(params: Sequence[Tensor]) -> torch.optim.Optimizer:
     return importlib.import_module("pytorch_optimizer").Muon([{"params": list(params), "use_muon": True}])
 
 
+def sophia(foreach: bool) -> Make:
+    """pytorch-optimizer's SophiaH, given its one estimate of the curvature: the steps between two estimates are timed."""
+
+    def make(params: Sequence[Tensor]) -> torch.optim.Optimizer:
+        module = importlib.import_module("pytorch_optimizer")
+        optimizer: torch.optim.Optimizer = module.SophiaH(list(params), update_period=10**9, weight_decay=0.2, foreach=foreach)
+        optimizer.step(hessian=[torch.ones_like(p) for p in params])  # type: ignore[call-arg]
+        return optimizer
+
+    return make
+
+
 def clipped(params: Sequence[Tensor]) -> torch.optim.Optimizer:
     """torch's clipping followed by its fused AdamW, as one optimizer."""
     optimizer = torch.optim.AdamW(params, fused=True)
@@ -101,8 +113,7 @@ def clipped(params: Sequence[Tensor]) -> torch.optim.Optimizer:
 def rows() -> list[Row]:
     """All rows, in the order of the tables."""
     adamw = from_torch("AdamW") | heavyball("AdamW") | optimi("AdamW") | torchao("_AdamW")
-    muon = from_torch("Muon", "loop")
-    muon["torch loop"] = peer("torch.optim", "Muon", [{}])
+    muon = {"torch loop": peer("torch.optim", "Muon", [{}])}
     return [
         Row("AdamW", optim.AdamW(), 28, adamw),
         Row("AdamW, bf16 state", optim.AdamW(), 20, heavyball("AdamW", storage_dtype="bfloat16"), {"state_precision": "bf16"}),
@@ -117,7 +128,7 @@ def rows() -> list[Row]:
         Row("Lion", optim.Lion(weight_decay=0.1), 20, pytorch_optimizer("Lion", weight_decay=0.1) | optimi("Lion", lr=1e-4, weight_decay=0.1)),
         Row("Signum", optim.Signum(weight_decay=0.1), 20, pytorch_optimizer("SignSGD", weight_decay=0.1)),
         Row("AdEMAMix", optim.AdEMAMix(weight_decay=0.1), 36, pytorch_optimizer("AdEMAMix", weight_decay=0.1) | heavyball("AdEMAMix", weight_decay=0.1)),
-        Row("SophiaH", optim.SophiaH(), 24, pytorch_optimizer("SophiaH", update_period=10**9, weight_decay=0.2)),
+        Row("SophiaH", optim.SophiaH(), 24, {"pytorch-optimizer": [("foreach=True", sophia(True)), ("foreach=False", sophia(False))]}),
         Row("SophiaG", optim.SophiaG(), 24),
         Row("NormalizedSGD", optim.NormalizedSGD(), 28),
         Row("ClipByNorm, AdamW", optim.chain(optim.ClipByNorm(), optim.AdamW()), 32, {"torch fused": [("clip_grad_norm_, fused", clipped)]}),

@@ -11,21 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from thalweg.core.precision import (
-    BF16,
-    BLOCK,
-    COMPILE_OPTIONS,
-    FULL,
-    PRECISIONS,
-    SMALL,
-    BlockCode,
-    Codec,
-    EightBit,
-    FourBit,
-    fallback_reason,
-    parse_precision,
-    rows,
-)
+from thalweg.core.codecs import BF16, BLOCK, COMPILE_OPTIONS, FULL, BlockCode, Codec, EightBit, FourBit, rows
+from thalweg.core.precision import PRECISIONS, SMALL, fallback_reason, parse_precision
 from thalweg.core.random import fold, hash_noise
 from thalweg.core.rounding import kahan_read, kahan_write, round_weights, to_bfloat16, to_float16
 

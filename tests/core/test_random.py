@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from thalweg.core.random import LANES, fold, hash_noise, mix, mix_int, normal, rademacher
+from thalweg.core.random import LANES, fold, hash_noise, lanes, mix, mix_int, normal, rademacher, salt, words
 
 ROWS = 1024
 SEEDS = (12345, -7, 0, 1, 2**31 - 1, -(2**31))
@@ -88,6 +88,16 @@ def test_layouts_and_slices_give_the_same_words() -> None:
     assert torch.equal(noise(11, 3, first=5 * LANES), whole[5:8])
     assert torch.equal(hash_noise(torch.empty(77), 11, 333), flat[333:410])
     assert torch.equal(hash_noise(torch.empty(77), torch.tensor(11, dtype=torch.int32), torch.tensor(333, dtype=torch.int32)), flat[333:410])
+
+
+def test_rows_of_ones_own_get_the_words_that_hash_noise_gives() -> None:
+    row = torch.arange(3, 9, dtype=torch.int32).unsqueeze(1)
+    assert torch.equal(words(row, lanes(torch.device("cpu")), 11), noise(11, 6, first=3 * LANES))
+
+
+def test_keys_of_tensors_lie_apart() -> None:
+    keys = np.sort(np.array([salt(i) for i in range(200)]))
+    assert np.diff(keys).min() > 1000
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # raised within torch's own compiler

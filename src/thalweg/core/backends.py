@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from thalweg.core.buckets import Bucket
+from thalweg.core.codecs import COMPILE_OPTIONS
 from thalweg.core.contract import Needs, RuleLike
 from thalweg.core.kernel import Body, Form, Numbers, Stores
-from thalweg.core.precision import COMPILE_OPTIONS
 
 BLOCK = 131_072
 """Elements of an eager piece: with its temporaries it stays in the second- and third-level caches."""
@@ -69,17 +69,13 @@ class Program:
         """Run the body on pieces of `BLOCK` elements where the rule is elementwise, else at once."""
         if not self.elementwise or w.numel() <= BLOCK:
             return self.body(g, w, stores, numbers, index, shapes)
+        _keep_pieces()
         total = None
-        codecs = [codec for _, codec in self.form.states]
-        width = w.shape[1] if w.dim() == 2 else 1
-        for a in range(0, w.numel(), BLOCK):
-            b = min(a + BLOCK, w.numel())
-            piece = [codec.slices(held, a, b) for codec, held in zip(codecs, stores, strict=False)]
-            rows = slice(a // width, b // width)
-            if self.form.rounding == "kahan":
-                piece.append((stores[-1][0][rows],))
-            where = index if index is None else index[rows] if self.form.indexed else index + rows.start
-            part = self.body(g[rows], w[rows], piece, numbers, where, shapes)
+        rows = BLOCK // (w.shape[1] if w.dim() == 2 else 1)  # of the first dimension, which gradient, weights and stores share
+        cut = [zip(*[x.split(rows) for x in held], strict=True) for held in stores]
+        for i, (piece_g, piece_w, *piece) in enumerate(zip(g.split(rows), w.split(rows), *cut, strict=True)):
+            where = index if index is None else index[i * rows : (i + 1) * rows] if self.form.indexed else index + i * rows
+            part = self.body(piece_g, piece_w, piece, numbers, where, shapes)
             if self.sums:
                 total = part if total is None else total + part
         return total
@@ -159,6 +155,15 @@ def arguments_like(bucket: Bucket, part: str) -> tuple[Any, ...]:
 @functools.cache
 def _compiler() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=1, thread_name_prefix="thalweg-compile")
+
+
+@functools.cache
+def _keep_pieces() -> None:
+    """Free one large block, once: the C library takes its size for usual and keeps smaller ones, such as an eager piece's temporaries, for reuse.
+
+    Until it has seen one it gives each piece's memory back to the system, and the page faults of the next piece cost several times its arithmetic.
+    """
+    torch.empty(32 * BLOCK)
 
 
 class _Key:

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from thalweg.core import sharding
+from thalweg.core.codecs import FULL, Codec
 from thalweg.core.contract import Needs, RuleLike
 from thalweg.core.kernel import Form, Layout, Stores
-from thalweg.core.precision import FULL, Codec, fallback_reason
+from thalweg.core.precision import fallback_reason
 
 PACK = 65_536
 """Parameters of up to this many elements are packed."""

@@ -128,6 +128,11 @@ class Chain:
         """The new weights, by the link that holds the learning rate."""
         return descend(w, d, self.lr) if self._mover is None else self.links[self._mover].apply(w, d)
 
+    @property
+    def rate(self) -> Any:
+        """The learning rate where the new weights are w - lr d; None where a link has its own `apply`."""
+        return self.lr if self._mover is None else self.links[self._mover].rate
+
     def optimizer(self, params: Params, **options: Any) -> Engine:
         """A torch optimizer that runs this chain over `params`. Options as in `Engine`."""
         return Engine(params, self, **options)

@@ -76,5 +76,9 @@ class RuleLike(Protocol):
     def apply(self, w: Tensor, d: Tensor) -> Tensor:
         """The new weights."""
 
+    @property
+    def rate(self) -> Any:
+        """The learning rate where `apply` is w - lr d, else None."""
+
     def absorb(self, h: Tensor, w: Tensor, s: State, c: Scalars) -> State:
         """The state after a curvature estimate."""

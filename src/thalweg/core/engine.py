@@ -63,6 +63,8 @@ class Engine(torch.optim.Optimizer):
         self.plan: object | None = None  # what `route` decided, printable
         self._rules: list[RuleLike] = []
         super().__init__(params, dict(rule.hyper()))
+        known = {name for own in self._rules for name in _states(own)}  # a wrong precision is refused here and not at the first step
+        parse_precision(state_precision, sorted(known) if isinstance(state_precision, Mapping) else ("any",))
         self._prepare()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -197,9 +199,10 @@ class Engine(torch.optim.Optimizer):
     def _plan(self, i: int) -> Plan:
         """What group i asks of its buckets, with the hyperparameters that it has now."""
         group, rule = self.param_groups[i], self._current(i)
-        names = tuple(rule.init(torch.zeros(1, 2, 2) if rule.kind is not Needs.ELEMENTWISE else torch.zeros(2)))
-        nonnegative = tuple(name for name in names if rule.is_nonnegative(name))
-        codecs = parse_precision(self.options["state_precision"], names, nonnegative)
+        names, wanted = _states(rule), self.options["state_precision"]
+        if isinstance(wanted, Mapping):
+            wanted = {name: wanted[name] for name in names if name in wanted}  # the others are of other groups' rules
+        codecs = parse_precision(wanted, names, [name for name in names if rule.is_nonnegative(name)])
         return Plan(rule, codecs, self.options["weight_rounding"], group["layout"], group["split"])
 
     def _current(self, i: int) -> RuleLike:
@@ -211,3 +214,8 @@ class Engine(torch.optim.Optimizer):
             self.memory.rebind(i, rule)
             self._rules[i] = rule
         return rule
+
+
+def _states(rule: RuleLike) -> tuple[str, ...]:
+    """The names of a rule's states."""
+    return tuple(rule.init(torch.zeros(1, 2, 2) if rule.kind is not Needs.ELEMENTWISE else torch.zeros(2)))

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from thalweg.core import sharding
 from thalweg.core.buckets import Bucket, Piece, Plan, Scratch, is_ordinary, plain, widest
+from thalweg.core.codecs import FULL
 from thalweg.core.kernel import Stores
-from thalweg.core.precision import FULL
 from thalweg.core.random import LANES, salt
 
 

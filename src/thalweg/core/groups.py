@@ -9,6 +9,7 @@ from torch import Tensor
 
 from thalweg.core import sharding
 from thalweg.core.checkpoint import SCHEMA
+from thalweg.core.checks import check
 from thalweg.core.contract import Needs, RuleLike
 
 _GROUP_KEYS = (
@@ -35,6 +36,7 @@ def checked(group: dict[str, Any], default: RuleLike) -> tuple[RuleLike, dict[st
     out = {"layout": "auto", "split": 1, **group, **rule.hyper(), "rule": rule.name, "schema": SCHEMA}
     if out["layout"] not in ("auto", "flatten", "stack"):
         raise ValueError(f"{rule.name}: layout must be one of auto, flatten, stack; found {out['layout']!r}.")
+    check(rule.name, "split", out["split"], 1, "int >= 1")
     return rule, out
 
 

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from thalweg.core.codecs import Codec
 from thalweg.core.contract import RuleLike, State
-from thalweg.core.precision import Codec, kahan_read, kahan_write, round_weights
-from thalweg.core.random import LANES, mix_int, words
+from thalweg.core.random import LANES, lanes, mix_int, words
+from thalweg.core.rounding import kahan_read, kahan_write, round_weights
 
 Numbers = Tensor | list[Any]
 """The vector of a step: a float64 tensor for a compiled kernel, a list of floats (and 0-d sums) for an eager one."""
@@ -139,12 +140,15 @@ class Body:
             if form.rounding == "kahan":
                 full = kahan_read(w, stores[-1][0])
             direction, new = bound.step(g.to(compute), full, _decoded(form, stores, shapes, compute), c)
-            moved = bound.apply(full, direction)
+            in_place = full is w and isinstance(bound.rate, float)  # eager, and w - lr d: nothing to keep beside w
+            moved = w if in_place else bound.apply(full, direction)
             draw = _drawer(form, c, index)
             for i, ((name, codec), held) in enumerate(zip(form.states, stores, strict=False)):
                 if name in new:
                     _write(codec, held, new[name], draw, i)
-            if form.rounding == "kahan":
+            if in_place:
+                w.add_(direction, alpha=-bound.rate)
+            elif form.rounding == "kahan":
                 low, compensation = kahan_write(w, stores[-1][0], moved)
                 w.copy_(low)
                 stores[-1][0].copy_(compensation)
@@ -220,7 +224,7 @@ def _drawer(form: Form, c: Mapping[str, Any], index: Tensor | None) -> Draw:
         device, key = index.device, seed ^ mix_int(stream)
         if x.dim() == 2 and x.shape[1] == LANES and not form.many:
             row = index if form.indexed else (torch.arange(x.shape[0], dtype=torch.int32, device=device) + index).unsqueeze(1)
-            return words(row, torch.arange(LANES, dtype=torch.int32, device=device), key)
+            return words(row, lanes(device), key)
         element = torch.arange(x.numel() // index.numel(), dtype=torch.int32, device=device)
         return words(index.unsqueeze(1) + (element >> 8), element & (LANES - 1), key).view(x.shape)
 

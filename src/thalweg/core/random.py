@@ -96,14 +96,7 @@ def words(row: Tensor, lane: Tensor, seed: Tensor | int) -> Tensor:
     """
     a = mix(row ^ seed ^ _FIRST)
     b = mix(a ^ _SECOND)
-    if row.dim() == 2 and row.shape[1] == 1 and torch.compiler.is_compiling():
-        a, b = _kept(a), _kept(b)
     return a * lane + b
-
-
-def _kept(keys: Tensor) -> Tensor:
-    """The same [rows, 1] keys, written to memory: a compiler keeps the results of a reduction, and would mix anew for every vector of a row."""
-    return keys.expand(-1, 2).amax(1, keepdim=True)
 
 
 def lanes(device: torch.device) -> Tensor:

@@ -95,6 +95,11 @@ class Rule(ABC):
         """The new weights: w - lr d."""
         return descend(w, d, self.lr)  # type: ignore[attr-defined]
 
+    @property
+    def rate(self) -> Any:
+        """The learning rate where the new weights are w - lr d, which the engine may then write in place; None for a rule with its own `apply`."""
+        return self.lr if type(self).apply is Rule.apply else None  # type: ignore[attr-defined]
+
     def optimizer(self, params: Params, **options: Any) -> Engine:
         """A torch optimizer that runs this rule over `params`. Options as in `Engine`."""
         return Engine(params, self, **options)

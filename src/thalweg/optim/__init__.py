@@ -7,6 +7,7 @@ from thalweg.optim.adafactor import Adafactor
 from thalweg.optim.adam import Adam
 from thalweg.optim.adamp import AdamP
 from thalweg.optim.adamw import AdamW
+from thalweg.optim.adan import Adan
 from thalweg.optim.ademamix import AdEMAMix
 from thalweg.optim.clip_by_norm import ClipByNorm
 from thalweg.optim.clip_by_value import ClipByValue
@@ -33,6 +34,7 @@ __all__ = [
     "Adam",
     "AdamP",
     "AdamW",
+    "Adan",
     "Chain",
     "ClipByNorm",
     "ClipByValue",

@@ -9,4 +9,4 @@ LIMIT = 2.0**-100
 
 def sign(x: Tensor) -> Tensor:
     """-1, 0 or 1 for each entry, NaN for NaN; an entry below 2^-100 gives its multiple of that."""
-    return x.clamp(-LIMIT, LIMIT) / LIMIT
+    return x.clamp(-LIMIT, LIMIT) * (1 / LIMIT)

@@ -1,0 +1,145 @@
+"""Time and memory of whole optimizer steps, this library beside its peers in one run.
+
+python bench/optim_step.py [--list gpt,small] [--rules AdamW,Lion] [--repeats 11] [--fresh yes|no] [--threads 2] [--clock wall|cpu] [--out DIR]
+
+All columns of a rule are timed in turns on the same parameters; a table has the median of the ratios to torch's fused AdamW within each round. A peer that has
+several ways to run (foreach or not, ...) is taken in the fastest. The results go to DIR as dated JSON and as the Markdown table that the docs include.
+On a machine that is busy with other work, `--threads 1 --clock cpu` counts the processor time of this process and not of its neighbours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import gc
+import json
+import math
+import os
+import platform
+import subprocess
+import time
+import warnings
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from steps import fresh, goals, tables, timing
+from steps.lists import DEFAULT, LISTS, parameters
+from steps.rows import COLUMNS, Row, peer, rows
+
+HERE = Path(__file__).resolve().parent
+PEERS = ("pytorch_optimizer", "heavyball", "torch-optimi", "torchao")
+
+
+def main() -> None:
+    options = arguments()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    timing.clock = time.process_time if options.clock == "cpu" else time.perf_counter
+    torch._dynamo.config.recompile_limit = 1024  # peers that want a graph for each shape shall have them
+    torch._dynamo.config.accumulated_recompile_limit = 4096
+    warnings.filterwarnings("ignore")
+    chosen = [row for row in rows() if not options.rules or row.name in options.rules]
+    if unknown := sorted(set(options.rules) - {row.name for row in chosen}):
+        raise SystemExit(f"--rules: no row is called {', '.join(unknown)}; there are: {'; '.join(row.name for row in rows())}.")
+    results: dict[str, Any] = {
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"), "commit": commit(), "environment": environment(),
+        "repeats": options.repeats, "clock": options.clock, "rows": {row.name: facts(row) for row in chosen},
+        "times": {name: {} for name in options.list}, "fresh": {},
+    }
+    for listing in options.list:
+        for row in chosen:
+            if LISTS[listing].chosen(row.matrices):
+                results["times"][listing][row.name] = measure(listing, row, options.repeats)
+    if options.fresh == "yes":
+        for row in chosen:
+            results["fresh"][row.name] = in_fresh_processes(row, options.list[0])
+            print(f"{row.name}: {results['fresh'][row.name]}", flush=True)
+    results["goals"] = goals.judge(results)
+    path = write(results, options.out)
+    print(tables.markdown(results))
+    print(f"Written to {path}")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--list", type=lambda s: s.split(","), default=list(DEFAULT), help=f"some of {', '.join(LISTS)}")
+    parser.add_argument("--rules", type=lambda s: s.split(";"), default=[], help="some rows of the table, separated by semicolons")
+    parser.add_argument("--repeats", type=int, default=11, help="rounds")
+    parser.add_argument("--fresh", choices=("yes", "no"), default="yes", help="also measure first steps and memory, in processes of their own")
+    parser.add_argument("--threads", type=int, default=0, help="of torch; 0 leaves its choice")
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
+    parser.add_argument("--out", type=Path, default=HERE / "results")
+    options = parser.parse_args()
+    if unknown := [name for name in options.list if name not in LISTS]:
+        parser.error(f"--list: {', '.join(unknown)}; expected some of {', '.join(LISTS)}")
+    return options
+
+
+def measure(listing: str, row: Row, repeats: int) -> dict[str, Any]:
+    """One row on one list."""
+    candidates = {"reference": peer("torch.optim", "AdamW", [{"fused": True}]), **row.candidates()}
+    out = timing.race(parameters(LISTS[listing].chosen(row.matrices)), candidates, repeats)
+    gc.collect()
+    cells = [f"{c} {out[c]['ratio']:.2f}" for c in COLUMNS if "ratio" in out.get(c, {})]
+    print(f"{listing}: {row.name}: {' | '.join(cells)}", flush=True)
+    return out
+
+
+def in_fresh_processes(row: Row, listing: str) -> dict[str, float]:
+    out = fresh.first_steps(row.name, listing)
+    for backend in ("compiled", "eager"):
+        out[f"memory {backend}"] = fresh.memory(row.name, listing, backend).get("resident", math.nan)
+    return out
+
+
+def facts(row: Row) -> dict[str, Any]:
+    return {
+        "per_parameter": row.per_parameter, "elementwise": row.elementwise, "two_passes": bool(row.rule.phases), "options": row.options, "rule": repr(row.rule),
+    }
+
+
+def commit() -> str:
+    """The commit, with a plus where files are changed."""
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", str(HERE), *words], capture_output=True, text=True, check=False).stdout.strip()
+
+    return (git("rev-parse", "--short", "HEAD") or "unknown") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+
+
+def environment() -> dict[str, Any]:
+    versions = {}
+    for name in PEERS:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "torch": torch.__version__, "python": platform.python_version(), "threads": torch.get_num_threads(), "processor": processor(), "cpus": os.cpu_count(),
+        "load": os.getloadavg(), "system": platform.platform(), "peers": versions,
+    }
+
+
+def processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def write(results: dict[str, Any], folder: Path) -> Path:
+    """The JSON of this run, named by its date, and the table; each written beside its place and moved there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"optim_step_{results['date'][:10]}.json"
+    for target, text in ((path, json.dumps(results, indent=1)), (folder / "optim_step.md", tables.markdown(results))):
+        temporary = target.with_name(target.name + ".part")
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(target)
+    return path
+
+
+if __name__ == "__main__":
+    main()
