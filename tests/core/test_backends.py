@@ -63,7 +63,8 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("broken")
 def test_a_failing_compiler_is_reported_once_and_the_rule_runs_eagerly() -> None:
     rule = fresh()()
-    with pytest.warns(RuntimeWarning, match=r"thalweg: Fresh \(step\) could not be compiled and runs eagerly: OSError: no such compiler: c\+\+") as seen:
+    message = r"thalweg: Fresh \(step\) could not be compiled and runs eagerly: OSError: no such compiler: c\+\+"
+    with pytest.warns(RuntimeWarning, match=message) as seen:
         found = run(rule, 3, "compiled")
     assert len(seen) == 1
     with warnings.catch_warnings():
@@ -153,7 +154,8 @@ def test_a_measurement_in_pieces_adds_up() -> None:
     n = 2 * BLOCK + 7
     rule = chain(ClipByNorm(max_norm=1.0), SGD(lr=0.1))
     (bucket,) = buckets_for([nn.Parameter(torch.zeros(n))], [0], Plan(rule, {}), 0)
-    total = program(rule, bucket.kernel, "measure0").eager(torch.full((n,), 2.0), torch.zeros(n), [], bucket.kernel.layout.write(rule, 1, 0), None, [])
+    numbers = bucket.kernel.layout.write(rule, 1, 0)
+    total = program(rule, bucket.kernel, "measure0").eager(torch.full((n,), 2.0), torch.zeros(n), [], numbers, None, [])
     assert total.tolist() == [4.0 * n]
 
 
@@ -164,7 +166,8 @@ def test_programs_are_shared_where_the_graph_is_the_same() -> None:
 
     first = of(AdamW(lr=0.1))
     assert of(AdamW(lr=0.0, betas=(0.0, 0.5), weight_decay=0.3)) is first is of(AdamW(), (7,)) is of(AdamW(lr=torch.tensor(0.1)))
-    assert len({id(p) for p in (first, of(Lion()), of(AdamW(), dtype=torch.float64), of(AdamW(), part="absorb"), of(SGD(momentum=0.9)), of(SGD()))}) == 6
+    others = (of(Lion()), of(AdamW(), dtype=torch.float64), of(AdamW(), part="absorb"), of(SGD(momentum=0.9)), of(SGD()))
+    assert len({id(p) for p in (first, *others)}) == 6
     assert of(SGD(momentum=0.9)) is not of(SGD(momentum=0.9, nesterov=True))
 
 

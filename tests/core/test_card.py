@@ -8,7 +8,8 @@ import pytest
 
 from thalweg.core.card import FAMILIES, NEEDS, Card
 
-GOOD: dict[str, Any] = {"name": "Lion", "title": "T", "authors": "Chen et al.", "year": 2023, "family": "optim", "use": "Often.", "arxiv": "2302.06675"}
+GOOD: dict[str, Any] = {"name": "Lion", "title": "T", "authors": "Chen et al.", "year": 2023, "family": "optim", "use": "Often.",
+                        "arxiv": "2302.06675"}  # fmt: skip
 
 
 def test_source() -> None:

@@ -36,15 +36,16 @@ def run(opt: Engine, params: list[nn.Parameter], steps: range = range(3)) -> lis
     ],
 )
 def test_bad_options(option: str, value: object, message: str) -> None:
-    for make in (lambda o: tw.optim.Lion([nn.Parameter(torch.ones(1))], **o), lambda o: chain(tw.optim.Lion()).optimizer([nn.Parameter(torch.ones(1))], **o)):
+    for make in (tw.optim.Lion, chain(tw.optim.Lion()).optimizer):
         with pytest.raises(ValueError, match=message):
-            make({option: value})
+            make([nn.Parameter(torch.ones(1))], **{option: value})
 
 
 def test_bad_state_precision_is_refused_at_once() -> None:
     """Not at the first step: the training loop should not get that far."""
     p = nn.Parameter(torch.ones(64, 64))
-    for wrong, message in (("16bit", "must be None or one of"), ({"q": "8bit"}, "unknown states: 'q'; this rule has 'm'"), (8, "state_precision must be None")):
+    unknown = "unknown states: 'q'; this rule has 'm'"
+    for wrong, message in (("16bit", "must be None or one of"), ({"q": "8bit"}, unknown), (8, "state_precision must be None")):
         with pytest.raises((ValueError, TypeError), match=message):
             tw.optim.Lion([p], state_precision=wrong)
 

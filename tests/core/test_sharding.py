@@ -63,7 +63,8 @@ def test_wrapping(mesh: DeviceMesh) -> None:
 
 def test_buckets_keep_placements_apart(mesh: DeviceMesh) -> None:
     """Sums over parameters are added up over processes bucket by bucket."""
-    params = [nn.Parameter(x) for x in (shard(mesh, (3, 5), (10, 5), Shard(0)), shard(mesh, (4, 5), (4, 5), Replicate()), shard(mesh, (2, 4), (8, 4), Shard(0)))]
+    cut, kept, other = shard(mesh, (3, 5), (10, 5), Shard(0)), shard(mesh, (4, 5), (4, 5), Replicate()), shard(mesh, (2, 4), (8, 4), Shard(0))
+    params = [nn.Parameter(x) for x in (cut, kept, other)]
     buckets = buckets_for([*params, nn.Parameter(torch.zeros(4))], range(4), Plan(AdamW(), {}), 0)
     assert [b.ids for b in buckets] == [[0, 2], [1], [3]]
     assert buckets[0].stores[0][0].numel() == 15 + 8

@@ -36,10 +36,15 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
             assert f'the name `"{NAME}",` into `__all__`' in GUIDE
             old = file.read_text()
             file.write_text(old.replace("\n\n__all__ = [\n", f'\n{text}\n__all__ = [\n    "{NAME}",\n', 1))
+        elif path == "README.md":
+            row = re.search(r"^\| First order \| .*`(?= \|$)", file.read_text(), re.MULTILINE)
+            assert row and 'here "First order"' in GUIDE
+            file.write_text(file.read_text().replace(row[0], f"{row[0]} {text.strip()}", 1))
         else:
-            old = file.read_text()
-            assert "\n## Unreleased\n" in old
-            file.write_text(old.replace("\n## Unreleased\n", f"\n## Unreleased\n\n{text}", 1))
+            before, heading, after = file.read_text().partition("\n## Unreleased\n")
+            assert heading and 'at the end of "Unreleased"' in GUIDE
+            section, following, rest = after.partition("\n## ")
+            file.write_text(before + heading + section.rstrip() + "\n" + text + following + rest)
     return target
 
 
@@ -53,17 +58,18 @@ def follow(copy: Path, command: str) -> str:
     return run.stdout
 
 
-def test_the_guide_names_the_four_files() -> None:
+def test_the_guide_names_the_five_files() -> None:
     assert [name.partition(" ")[0] for name in BLOCKS] == [
-        "src/thalweg/optim/adabelief.py", "src/thalweg/optim/__init__.py", "tests/optim/test_adabelief.py", "CHANGELOG.md"]  # fmt: skip
+        "src/thalweg/optim/adabelief.py", "src/thalweg/optim/__init__.py", "tests/optim/test_adabelief.py", "README.md", "CHANGELOG.md"]  # fmt: skip
     assert len(BLOCKS["src/thalweg/optim/adabelief.py"].splitlines()) <= 120
     assert len(BLOCKS["tests/optim/test_adabelief.py"].splitlines()) <= 40
 
 
 @pytest.mark.slow
 def test_every_command_of_the_guide_succeeds(copy: Path) -> None:
-    assert [c.split()[0] for c in COMMANDS] == ["make", "make", "make", ".venv/bin/thalweg", ".venv/bin/thalweg"]
-    catalogue, tests, check, show, race = COMMANDS
+    assert [c.split()[0] for c in COMMANDS] == [".venv/bin/ruff", "make", "make", "make", ".venv/bin/thalweg", ".venv/bin/thalweg"]
+    sort, catalogue, tests, check, show, race = COMMANDS
+    assert "2 fixed" in follow(copy, sort), "imports and __all__ are both sorted"
     assert "methods" in follow(copy, catalogue)
     report = follow(copy, tests)
     assert re.search(r"\b\d+ passed", report) and NAME in (copy / "src/thalweg/catalogue.json").read_text()

@@ -116,7 +116,9 @@ def advance(optimizer: Engine, params: Sequence[nn.Parameter], steps: range, abs
         optimizer.step()
 
 
-def trained(rule: RuleLike, shapes: Sequence[tuple[int, ...]] | None = None, steps: int = 3, dtype: torch.dtype = torch.float32, **options: Any) -> list[Tensor]:
+def trained(
+    rule: RuleLike, shapes: Sequence[tuple[int, ...]] | None = None, steps: int = 3, dtype: torch.dtype = torch.float32, **options: Any
+) -> list[Tensor]:
     """The weights after some steps of an optimizer of the rule."""
     params = weights(shapes_for(rule) if shapes is None else shapes, dtype)
     advance(rule.optimizer(params, **{"backend": "eager", **options}), params, range(steps))
@@ -139,7 +141,8 @@ def copies(params: Sequence[Tensor]) -> list[nn.Parameter]:
 def same(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:
     """Bit for bit the same tensors, NaN equal to NaN."""
     return len(a) == len(b) and all(
-        x.dtype == y.dtype and x.shape == y.shape and torch.equal(x.detach().nan_to_num(12345.0), y.detach().nan_to_num(12345.0)) for x, y in zip(a, b, strict=True)
+        x.dtype == y.dtype and x.shape == y.shape and torch.equal(x.detach().nan_to_num(12345.0), y.detach().nan_to_num(12345.0))
+        for x, y in zip(a, b, strict=True)
     )
 
 

@@ -17,6 +17,7 @@ from thalweg.optim.adafactor import Adafactor
 from thalweg.optim.adam import Adam
 from thalweg.optim.adamp import AdamP
 from thalweg.optim.adamw import AdamW
+from thalweg.optim.adan import Adan
 from thalweg.optim.ademamix import AdEMAMix
 from thalweg.optim.clip_by_norm import ClipByNorm
 from thalweg.optim.clip_by_value import ClipByValue
@@ -136,6 +137,7 @@ CASES = (
         "AdEMAMix", AdEMAMix(lr=0.01, weight_decay=0.1, alpha=3.0, alpha_warmup=30, beta3_warmup=30),
         peer("AdEMAMix", lr=0.01, weight_decay=0.1, weight_decouple=True, alpha=3.0, t_alpha_beta3=30), PEER,
     ),
+    Case("Adan", Adan(lr=0.01, weight_decay=0.1), peer("Adan", lr=0.01, weight_decay=0.1), PEER),
     Case("Adafactor", Adafactor(lr=0.5, weight_decay=0.1), lambda p: torch.optim.Adafactor(p, lr=0.5, weight_decay=0.1), shapes=(*MATRICES, (5,))),
     # eps near zero: the package adds eps before the bias correction of v, which makes it eps / sqrt(1 - b2^t); test_adamp holds the right place
     Case("AdamP", AdamP(lr=0.01, weight_decay=0.1, delta=0.9, eps=1e-20), peer("AdamP", lr=0.01, weight_decay=0.1, delta=0.9, eps=1e-20), PEER),

@@ -39,8 +39,9 @@ def test_every_hyperparameter_is_checked(cls: type[Rule], field: dataclasses.Fie
     value, words = outside(field.metadata["range"])
     many = isinstance(field.default, tuple)
     wrong = [(*field.default[:-1], value), field.default[:-1]] if many else [value]
-    expected = [f"{cls.__name__}: {field.name}[{len(field.default) - 1}] must be {words}; found {value!r}.", "must hold"] if many else [f"{field.name} must be {words}; found {value!r}."]
-    for bad, message in zip(wrong, expected, strict=True):
+    place = f"[{len(field.default) - 1}]" if many else ""
+    expected = [f"{field.name}{place} must be {words}; found {value!r}.", f"{field.name} must hold"]
+    for bad, message in zip(wrong, expected, strict=False):
         with pytest.raises(ValueError) as caught:
             cls(**{field.name: bad})
         assert cls.__name__ in str(caught.value) and field.name in str(caught.value) and message in str(caught.value)
@@ -86,13 +87,8 @@ def test_groups_move_at_their_own_rate(rule: RuleLike) -> None:
     assert same(params[:2], apart[:2]) and not any(torch.equal(p, q) for p, q in zip(params[2:], apart[2:], strict=True))
     if not rule.phases:
         single = rule.optimizer(apart[2:], backend="eager")
-        for t in range(2):
-            advance_second(single, apart, t)
+        advance(single, apart, range(2))
         assert same(params[2:], apart[2:]) or gap(params[2:], apart[2:], weights(shapes)[2:]) < 1e-5
-
-
-def advance_second(opt: Engine, params: list[torch.nn.Parameter], t: int) -> None:
-    advance(opt, params, range(t, t + 1))
 
 
 @every_rule
@@ -124,10 +120,15 @@ def test_a_rate_tensor_that_is_written_in_place(rule: RuleLike) -> None:
     assert not same(params, before)
 
 
+def has_momentum(opt: Engine) -> bool:
+    """Whether torch's OneCycleLR may cycle the momentum: a group has "betas", or "momentum" with a number."""
+    return "betas" in opt.defaults or opt.defaults.get("momentum") is not None
+
+
 SCHEDULERS = {
     "LambdaLR": lambda opt: lr_scheduler.LambdaLR(opt, lambda t: 0.5**t),
     "CosineAnnealingLR": lambda opt: lr_scheduler.CosineAnnealingLR(opt, 4),
-    "OneCycleLR": lambda opt: lr_scheduler.OneCycleLR(opt, max_lr=0.1, total_steps=6, cycle_momentum=bool({"betas", "momentum"} & opt.defaults.keys()) and opt.defaults.get("momentum", 0.9) is not None),
+    "OneCycleLR": lambda opt: lr_scheduler.OneCycleLR(opt, max_lr=0.1, total_steps=6, cycle_momentum=has_momentum(opt)),
     "SequentialLR": lambda opt: lr_scheduler.SequentialLR(opt, [lr_scheduler.LinearLR(opt), lr_scheduler.ExponentialLR(opt, 0.5)], [2]),
     "ReduceLROnPlateau": lambda opt: lr_scheduler.ReduceLROnPlateau(opt, patience=0, factor=0.1),
 }
@@ -155,7 +156,8 @@ def test_torch_schedulers(rule: RuleLike, name: str) -> None:
     assert same(params, by_hand)
     assert len({s["lr"] for s in seen}) > 2
     if name == "OneCycleLR":
-        assert len({str({k: v for k, v in s.items() if k in ("betas", "momentum")}) for s in seen}) > 2 or not ({"betas", "momentum"} & opt.defaults.keys()) or opt.defaults.get("momentum", 0.9) is None
+        cycled = {str([s.get("betas"), s.get("momentum")]) for s in seen}
+        assert len(cycled) > 2 if has_momentum(opt) else len(cycled) == 1
 
 
 def resumed(rule: RuleLike, name: str, opt: Engine, scheduler: Any, params: list[torch.nn.Parameter]) -> tuple[Engine, Any]:
@@ -164,15 +166,10 @@ def resumed(rule: RuleLike, name: str, opt: Engine, scheduler: Any, params: list
     fresh = SCHEDULERS[name](new)
     new.load_state_dict(opt.state_dict())
     fresh.load_state_dict(scheduler.state_dict())
-    new.step = fresh_count(new)  # type: ignore[method-assign]
     return new, fresh
 
 
-def fresh_count(opt: Engine) -> Any:
-    return opt.step
-
-
-SWITCHES = [(cls, f) for cls in CLASSES.values() for f in dataclasses.fields(cls) if "lr" in {x.name for x in dataclasses.fields(cls)} and (f.metadata["range"] in ("bool",) or " | " in f.metadata["range"])]
+SWITCHES = [(cls, f) for cls, f in FIELDS if "lr" in cls().hyper() and (f.metadata["range"] == "bool" or " | " in f.metadata["range"])]
 
 
 @pytest.mark.parametrize(("cls", "field"), SWITCHES, ids=[f"{cls.__name__}.{field.name}" for cls, field in SWITCHES])

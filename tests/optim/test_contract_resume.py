@@ -36,7 +36,9 @@ def train(opt: Engine, params: Sequence[nn.Parameter], steps: range) -> None:
         advance(opt, params, range(t, t + 1), absent=[0, 3] if t < 2 else [])
 
 
-def interrupted(rule: RuleLike, shapes: Sequence[tuple[int, ...]], dtype: torch.dtype, transfer: Callable[[Engine, Engine], None], **options: Any) -> None:
+def interrupted(
+    rule: RuleLike, shapes: Sequence[tuple[int, ...]], dtype: torch.dtype, transfer: Callable[[Engine, Engine], None], **options: Any
+) -> None:
     """Train seven steps through, and once more with a new optimizer after four; the second group came after one."""
     params = weights(shapes, dtype)
     through = two_groups(rule, params, False, **options)

@@ -48,8 +48,7 @@ def advance_sharded(opt: Engine, params: Sequence[nn.Parameter], steps: range) -
     """`contract.advance` through `full_tensor`, which is differentiable: gradients come back as DTensors."""
     for t in steps:
         if opt.probe_due:
-            kind = opt.rule.probe_kind
-            opt.probe(lambda t=t: logits(whole(params)) if kind == "gnb" else loss(whole(params), t))
+            opt.probe(lambda t=t: logits(whole(params)) if opt.rule.probe_kind == "gnb" else loss(whole(params), t))
         for p in params:
             p.grad = None
         loss(whole(params), t).backward()
@@ -68,7 +67,8 @@ def dtensors(rule: RuleLike, mesh: DeviceMesh, folder: Path) -> Report:
     for p in params:
         for name, value in opt.state[p].items():
             if name != "step" and value.numel() == p.numel() > 1:
-                report["local"].append(isinstance(value, DTensor) and value.placements == p.placements and value.to_local().shape == p.to_local().shape)  # type: ignore[attr-defined]
+                alike = isinstance(value, DTensor) and value.placements == p.placements  # type: ignore[attr-defined]
+                report["local"].append(alike and value.to_local().shape == p.to_local().shape)  # type: ignore[attr-defined]
     if rule.kind is Needs.ELEMENTWISE:
         compiled = sharded(rule, mesh)
         advance_sharded(rule.optimizer(compiled, backend="compiled"), compiled, range(STEPS))

@@ -8,7 +8,8 @@ import types
 import warnings
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from contextlib import suppress
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -18,8 +19,8 @@ from thalweg.core.codecs import COMPILE_OPTIONS
 from thalweg.core.contract import Needs, RuleLike
 from thalweg.core.kernel import Body, Form, Numbers, Stores
 
-BLOCK = 131_072
-"""Elements of an eager piece: with its temporaries it stays in the second- and third-level caches."""
+BLOCK = 262_144
+"""Elements of an eager piece: with its temporaries it stays in the third-level cache, and threads meet seldom enough."""
 
 WORTH_COMPILING = 1_000_000
 """Elements of a group from which `backend="auto"` compiles."""
@@ -98,14 +99,15 @@ class Program:
             graphs: list[Runner] = []
 
             def backend(graph: torch.fx.GraphModule, inputs: list[Any]) -> Callable[..., Any]:
-                run: Callable[..., Any] = compile_fx(graph, inputs, config_patches=options)
-                graphs.append(_unguarded(graph, run))
+                run = cast("Callable[..., Any]", compile_fx(graph, inputs, config_patches=options))
+                with suppress(AttributeError, KeyError, SyntaxError):  # another torch may name its inputs otherwise: then every call is checked
+                    graphs.append(_unguarded(graph, run))
                 return run
 
             compiled = torch.compile(own, dynamic=True, fullgraph=True, backend=backend)
             with torch.no_grad():
                 compiled(*_bare(*arguments))
-                if self.elementwise and arguments[1].device.type == "cpu":
+                if graphs and self.elementwise and arguments[1].device.type == "cpu":
                     graphs[0](*arguments)  # the same call as in every step, tried here
                     self._direct = graphs[0]
             self._compiled = compiled
@@ -120,7 +122,7 @@ def _bare(g: Tensor, w: Tensor, stores: Stores, numbers: Numbers, index: Tensor 
 
 
 def _unguarded(graph: torch.fx.GraphModule, run: Callable[..., Any]) -> Runner:
-    """A compiled graph behind the body's signature (it returns its results in a list), without the checks that decide whether another graph is wanted.
+    """A compiled graph behind the body's signature (it returns its results in a list), without the checks for which graph is wanted.
 
     Those checks cost more than the arithmetic of a small tensor. An elementwise body in one form needs one graph for every length of two or more, so
     only the gradient's dtype is left to check.
@@ -138,7 +140,7 @@ def _unguarded(graph: torch.fx.GraphModule, run: Callable[..., Any]) -> Runner:
 
 
 def _cpu_options() -> dict[str, Any]:
-    """Options for the C++ compiler. What takes seconds is left out: its test of the processor where torch itself found AVX, precompiled headers for one file."""
+    """Options for the C++ compiler, without what takes seconds: a test of the processor where torch itself found AVX, and precompiled headers."""
     known = {"cpp.vec_isa_ok": True} if torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512") else {}
     return {"cpp.dynamic_threads": True, "cpp_cache_precompile_headers": False, **known}  # the number of threads is read at each call
 
@@ -163,7 +165,7 @@ def _keep_pieces() -> None:
 
     Until it has seen one it gives each piece's memory back to the system, and the page faults of the next piece cost several times its arithmetic.
     """
-    torch.empty(32 * BLOCK)
+    torch.empty(16 * BLOCK)
 
 
 class _Key:

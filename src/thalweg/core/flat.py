@@ -88,7 +88,8 @@ class FlatBucket(Bucket):
         w, g, n = flat(w), flat(g), self.counts[0]
         body = n - n % LANES if self.rowed else n
         main = self.stores if body == self.offsets[-1] else self.cut(0, body)
-        yield Piece(self._seen(g[:body] if body < n else g), self._seen(w[:body] if body < n else w), main, self.index, compilable=body >= 2 * LANES or not self.rowed)
+        front_g, front_w = (g, w) if body == n else (g[:body], w[:body])
+        yield Piece(self._seen(front_g), self._seen(front_w), main, self.index, compilable=body >= 2 * LANES or not self.rowed)
         if body < n:
             tail_w, tail_g = (scratch.take(use, LANES, x).zero_() for use, x in (("w", w), ("g", g)))
             tail_w[: n - body].copy_(w[body:])

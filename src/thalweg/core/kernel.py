@@ -115,6 +115,10 @@ Stores = list[tuple[Tensor, ...]]
 """The storage tensors of each state, in the order of `Form.states`; with Kahan summation the compensation comes last."""
 
 
+Shapes = list[list[int]]
+"""The shape of each state whose storage is in blocks, [] for the others; empty where no state is."""
+
+
 class Body:
     """The functions of one rule in one form. `step`, `measure(phase)` and `absorb` are pure up to their final writes.
 
@@ -133,7 +137,7 @@ class Body:
         """(g, w, stores, numbers, index, shapes): one step, written into w and the stores."""
         rule, compute = self.rule, self.compute
 
-        def step(g: Tensor, w: Tensor, stores: Stores, numbers: Numbers, index: Tensor | None, shapes: list[list[int]], form: Form = self.form) -> None:
+        def step(g: Tensor, w: Tensor, stores: Stores, numbers: Numbers, index: Tensor | None, shapes: Shapes, form: Form = self.form) -> None:
             values, c = form.layout.read(numbers.unbind() if isinstance(numbers, Tensor) else numbers)
             bound = rule.bound(values)
             full = w.to(compute)
@@ -163,7 +167,7 @@ class Body:
         """The contributions of one piece to the sums of a phase, as a vector."""
         rule, compute = self.rule, self.compute
 
-        def measure(g: Tensor, w: Tensor, stores: Stores, numbers: Numbers, index: Tensor | None, shapes: list[list[int]], form: Form = self.form) -> Tensor:
+        def measure(g: Tensor, w: Tensor, stores: Stores, numbers: Numbers, index: Tensor | None, shapes: Shapes, form: Form = self.form) -> Tensor:
             values, c = form.layout.read(numbers.unbind() if isinstance(numbers, Tensor) else numbers)
             sums = rule.bound(values).measure_phase(phase, g.to(compute), w.to(compute), _decoded(form, stores, shapes, compute), c)
             return torch.stack([sums[name] for name in rule.phases[phase]])
@@ -174,7 +178,7 @@ class Body:
         """(h, w, stores, numbers, index, shapes): the state takes in a curvature estimate h of the diagonal."""
         rule, compute = self.rule, self.compute
 
-        def absorb(h: Tensor, w: Tensor, stores: Stores, numbers: Numbers, index: Tensor | None, shapes: list[list[int]], form: Form = self.form) -> None:
+        def absorb(h: Tensor, w: Tensor, stores: Stores, numbers: Numbers, index: Tensor | None, shapes: Shapes, form: Form = self.form) -> None:
             values, c = form.layout.read(numbers.unbind() if isinstance(numbers, Tensor) else numbers)
             old = _decoded(form, stores, shapes, compute)
             new = rule.bound(values).absorb(h.to(compute), w.to(compute), old, c)

@@ -6,9 +6,7 @@
     u = (m_hat + b2 v_hat) / (sqrt(n_hat) + eps)                        (4)  m_hat = m / (1 - b1^t), v_hat and n_hat likewise
     w <- (w - lr u) / (1 + lr lambda)                                   (5)  the proximal step of the decay
 
-Departures: the b here is 1 - beta of the paper, as in the published code, whose bias corrections these are; the paper has none and starts with
-m = g, n = g^2. The published code's restarts are left out; for its clipping put ClipByNorm before Adan in a chain.
-(4) is evaluated with both sides of the fraction times sqrt(1 - b3^t).
+(4) is evaluated with both sides of the fraction times sqrt(1 - b3^t). For the published code's clipping: chain(ClipByNorm(...), Adan(...)).
 """
 
 from __future__ import annotations
@@ -35,9 +33,9 @@ CARD = Card(
     needs=("elementwise",),
     reduces_to=("Adam(betas=(b1, b3)) with betas=(b1, 0, b3) where both have weight_decay=0",),
     departures=(
-        "betas are decay rates, 1 - beta of the paper, as in the published code.",
-        "Averages start at zero and are bias-corrected, as in the published code; the paper starts with m = g and n = g^2 and corrects nothing.",
-        "No restarts, which the paper uses in one ablation only.",
+        "betas are decay rates, as in the published code: one minus the paper's.",
+        "Averages start at zero and are bias-corrected, as in the published code; the paper starts with m = g, v = 0, n = g^2 and corrects nothing.",
+        "No restarts, which the paper's main results do not use either.",
     ),
     use="Large batches and large learning rates: its authors take 5 to 10 times that of AdamW. Four states of the weights' size, one of which is "
     "the gradient before.",
