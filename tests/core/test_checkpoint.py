@@ -39,12 +39,16 @@ REFUSED = {
     "another library": (lambda: trained(lambda p: torch.optim.AdamW(p), (80, 80)).state_dict(), "an optimizer of another library"),
     "another shape": (lambda: trained(adamw, (80, 81)).state_dict(), r"shape \(80, 81\) in the file and \(80, 80\) here"),
     "another number": (lambda: trained(adamw, (80, 80), (3,)).state_dict(), "has 2 parameters and this optimizer 1"),
-    "narrower state": (lambda: trained(lambda p: adamw(p, state_precision="bf16"), (80, 80)).state_dict(), "bfloat16 in the file and torch.float32 here"),
-    "coded state": (lambda: trained(lambda p: adamw(p, state_precision="8bit"), (80, 80)).state_dict(), "give it the rule and state_precision of the file"),
+    "narrower state": (lambda: narrow("bf16"), "bfloat16 in the file and torch.float32 here"),
+    "coded state": (lambda: narrow("8bit"), "give it the rule and state_precision of the file"),
     "a newer schema": (lambda: newer(trained(adamw, (80, 80)).state_dict()), "has schema 99 and this version of thalweg reads up to 1"),
     "more groups": (lambda: two_groups().state_dict(), "has 2 parameter groups and this optimizer 1"),
     "a bad value": (lambda: spoiled(trained(adamw, (80, 80)).state_dict()), r"AdamW: eps must be a number >= 0; found -1.0"),
 }
+
+
+def narrow(precision):
+    return trained(lambda p: adamw(p, state_precision=precision), (80, 80)).state_dict()
 
 
 def newer(state_dict):

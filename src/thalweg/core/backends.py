@@ -73,8 +73,8 @@ class Program:
         _keep_pieces()
         total = None
         rows = BLOCK // (w.shape[1] if w.dim() == 2 else 1)  # of the first dimension, which gradient, weights and stores share
-        cut = [zip(*[x.split(rows) for x in held], strict=True) for held in stores]
-        for i, (piece_g, piece_w, *piece) in enumerate(zip(g.split(rows), w.split(rows), *cut, strict=True)):
+        cut = [zip(*[torch.split(x, rows) for x in held], strict=True) for held in stores]
+        for i, (piece_g, piece_w, *piece) in enumerate(zip(torch.split(g, rows), torch.split(w, rows), *cut, strict=True)):
             where = index if index is None else index[i * rows : (i + 1) * rows] if self.form.indexed else index + i * rows
             part = self.body(piece_g, piece_w, piece, numbers, where, shapes)
             if self.sums:
