@@ -187,3 +187,12 @@ def test_a_rate_of_the_chain_is_a_checked_float():
         chain(ClipByNorm(), lr=0.1).with_hyper({"lr": -0.1})
     with pytest.raises(ValueError, match="chain: no link has a learning rate"):
         chain()
+
+
+def test_two_kinds_of_rule_do_not_share_a_sum():
+    one, other = weights((3,), (3,))
+    start = one.detach().clone()
+    groups = [{"params": [one]}, {"params": [other], "rule": chain(ClipByNorm(max_norm=1.0), tw.optim.SGD(lr=1.0))}]
+    one.grad, other.grad = torch.full_like(one, 3.0), torch.full_like(other, 400.0)
+    tw.optim.NormalizedSGD(groups, lr=1.0, momentum=0.0).step()
+    torch.testing.assert_close(start - one, torch.full_like(one, 3**-0.5))

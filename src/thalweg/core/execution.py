@@ -18,8 +18,8 @@ from thalweg.core.split import SplitBucket
 Work = list[tuple[Bucket, list[bool], list[Tensor]]]
 """Buckets, which of their parameters take part, and a gradient for each that does."""
 
-Sums = dict[tuple[str, ...], Tensor]
-"""The sums over all parameters, by the names that a rule gave them."""
+Sums = dict[tuple[tuple[type, ...], tuple[str, ...]], Tensor]
+"""The sums over all parameters of one kind of rule, by that kind and the names that it gave them."""
 
 
 class Execution:
@@ -40,13 +40,13 @@ class Execution:
         self._numbers.clear()  # a learning rate that is a tensor may have been written in place
         out: Sums = {}
         for phase in range(max((len(rule.phases) for rule in rules), default=0)):
-            local: dict[tuple[tuple[str, ...], object], tuple[Tensor, Bucket]] = {}
+            local: dict[tuple[Any, object], tuple[Tensor, Bucket]] = {}
             for bucket, active, grads in work:
                 rule = rules[bucket.group]
                 if phase < len(rule.phases):
                     part = self.run(bucket, rule, active, grads, f"measure{phase}", out)
                     assert part is not None
-                    key = (rule.phases[phase], sharding.placing(bucket.params[0]) if bucket.is_local else None)
+                    key = ((rule.kinds, rule.phases[phase]), sharding.placing(bucket.params[0]) if bucket.is_local else None)
                     held = local.get(key)
                     local[key] = (part.double(), bucket) if held is None else (held[0] + part.to(held[0].device), held[1])
             # How many buckets a process has depends on its shards: one sum over processes for each kind of sharding, in an order that all share.
@@ -75,7 +75,7 @@ class Execution:
             mine = grads[at : at + len(members)]
             at += len(members)
             plain, vector = self.numbers(bucket, rule, t)
-            known = [sums[key] for key in rule.phases if key in sums and part != "absorb"]
+            known = [sums[rule.kinds, names] for names in rule.phases if (rule.kinds, names) in sums and part != "absorb"]
             runner: Program | None = bucket.programs.get(part)
             if runner is None:
                 runner = bucket.programs[part] = program(rule, bucket.kernel, part)
