@@ -2,8 +2,9 @@
 
 python bench/optim_step.py [--list gpt,small] [--rules AdamW,Lion] [--repeats 11] [--fresh yes|no] [--threads 2] [--clock wall|cpu] [--out DIR]
 
-All columns of a rule are timed in turns on the same parameters; a table has the median of the ratios to torch's fused AdamW within each round. A peer that has
-several ways to run (foreach or not, ...) is taken in the fastest. The results go to DIR as dated JSON and as the Markdown table that the docs include.
+All columns of a rule are timed in turns on the same parameters; a table has the median of the ratios to torch's fused AdamW within each
+round. A peer that has several ways to run (foreach or not, ...) is taken in the fastest. The results go to DIR as dated JSON and as the
+Markdown table that the docs include.
 On a machine that is busy with other work, `--threads 1 --clock cpu` counts the processor time of this process and not of its neighbours.
 """
 
@@ -45,9 +46,14 @@ def main() -> None:
     if unknown := sorted(set(options.rules) - {row.name for row in chosen}):
         raise SystemExit(f"--rules: no row is called {', '.join(unknown)}; there are: {'; '.join(row.name for row in rows())}.")
     results: dict[str, Any] = {
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"), "commit": commit(), "environment": environment(),
-        "repeats": options.repeats, "clock": options.clock, "rows": {row.name: facts(row) for row in chosen},
-        "times": {name: {} for name in options.list}, "fresh": {},
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "commit": commit(),
+        "environment": environment(),
+        "repeats": options.repeats,
+        "clock": options.clock,
+        "rows": {row.name: facts(row) for row in chosen},
+        "times": {name: {} for name in options.list},
+        "fresh": {},
     }
     for listing in options.list:
         for row in chosen:
@@ -97,12 +103,17 @@ def in_fresh_processes(row: Row, listing: str) -> dict[str, float]:
 
 def facts(row: Row) -> dict[str, Any]:
     return {
-        "per_parameter": row.per_parameter, "elementwise": row.elementwise, "two_passes": bool(row.rule.phases), "options": row.options, "rule": repr(row.rule),
+        "per_parameter": row.per_parameter,
+        "elementwise": row.elementwise,
+        "two_passes": bool(row.rule.phases),
+        "options": row.options,
+        "rule": repr(row.rule),
     }
 
 
 def commit() -> str:
     """The commit, with a plus where files are changed."""
+
     def git(*words: str) -> str:
         return subprocess.run(["git", "-C", str(HERE), *words], capture_output=True, text=True, check=False).stdout.strip()
 
@@ -117,8 +128,14 @@ def environment() -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             continue
     return {
-        "torch": torch.__version__, "python": platform.python_version(), "threads": torch.get_num_threads(), "processor": processor(), "cpus": os.cpu_count(),
-        "load": os.getloadavg(), "system": platform.platform(), "peers": versions,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "threads": torch.get_num_threads(),
+        "processor": processor(),
+        "cpus": os.cpu_count(),
+        "load": os.getloadavg(),
+        "system": platform.platform(),
+        "peers": versions,
     }
 
 

@@ -29,7 +29,8 @@ def first_steps(row: str, listing: str) -> dict[str, float]:
 def memory(row: str, listing: str, backend: str) -> dict[str, float]:
     """Peak bytes of the resident set beyond parameters, gradients and state (what packing keeps included), in a fresh interpreter.
 
-    Every allocation of 64 KiB or more is mapped by itself there, so that what a step frees leaves the resident set and is counted when it comes again.
+    Every allocation of 64 KiB or more is mapped by itself there, so that what a step frees leaves the resident set and is counted when it
+    comes again.
     """
     return _run(["memory", row, listing, backend], {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"})
 
@@ -37,7 +38,11 @@ def memory(row: str, listing: str, backend: str) -> dict[str, float]:
 def _run(arguments: list[str], environment: dict[str, str]) -> Any:
     path = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
-        [sys.executable, "-m", "steps.fresh", *arguments], env={**os.environ, **environment, "PYTHONPATH": path}, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "steps.fresh", *arguments],
+        env={**os.environ, **environment, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         return {"seconds": float("nan"), "error": done.stderr.strip().splitlines()[-1]}

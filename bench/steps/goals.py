@@ -36,7 +36,9 @@ def judge(results: Results) -> list[dict[str, Any]]:
     goals = [
         _goal("elementwise rules, compiled: time per byte at most 1.15 of torch's fused AdamW", 1.15, _per_byte(results, single)),
         _goal("the same for rules that first read everything for a norm", 1.15, _per_byte(results, [n for n in elementwise if n not in single])),
-        _goal("elementwise rules, compiled: at most 0.5 of pytorch-optimizer's time", 0.5, _against(times, elementwise, compiled, "pytorch-optimizer")),
+        _goal(
+            "elementwise rules, compiled: at most 0.5 of pytorch-optimizer's time", 0.5, _against(times, elementwise, compiled, "pytorch-optimizer")
+        ),
         _goal("AdamW on 200 small parameters: at most 0.6 of torch's fused", 0.6, _ratios(times, ["small"], ["AdamW"], compiled)),
         _goal("elementwise rules, first compiled step, cold: at most 10 s", 10.0, _fresh(fresh, elementwise, "cold")),
         _goal("elementwise rules, first compiled step, warm cache: at most 1.5 s", 1.5, _fresh(fresh, elementwise, "warm")),
@@ -81,18 +83,20 @@ def _per_byte(results: Results, names: list[str]) -> Cases:
     scale = {name: results["rows"]["AdamW"]["per_parameter"] / results["rows"][name]["per_parameter"] for name in names if "AdamW" in results["rows"]}
     return [
         (_cell(results["times"], listing, name, "thalweg compiled") * scale[name], f"{name}, {listing}")
-        for listing in results["times"] if listing != "small" for name in scale
+        for listing in results["times"]
+        if listing != "small"
+        for name in scale
     ]
 
 
 def _against(times: Results, names: list[str], ours: str, theirs: str) -> Cases:
-    return [
-        (_cell(times, listing, name, ours) / _cell(times, listing, name, theirs), f"{name}, {listing}") for listing in times for name in names
-    ]
+    return [(_cell(times, listing, name, ours) / _cell(times, listing, name, theirs), f"{name}, {listing}") for listing in times for name in names]
 
 
 def _between(times: Results, numerator: str, denominator: str, column: str) -> Cases:
-    return [(_cell(times, listing, numerator, column) / _cell(times, listing, denominator, column), listing) for listing in times if listing != "small"]
+    return [
+        (_cell(times, listing, numerator, column) / _cell(times, listing, denominator, column), listing) for listing in times if listing != "small"
+    ]
 
 
 def _muon(times: Results) -> Cases:

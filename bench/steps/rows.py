@@ -12,10 +12,22 @@ from torch import Tensor
 
 from thalweg import optim
 from thalweg.core.contract import RuleLike
+from thalweg.inspect.catalogue import load
+from thalweg.inspect.entry import Entry
 
 Make = Callable[[Sequence[Tensor]], torch.optim.Optimizer]
 
-COLUMNS = ("thalweg compiled", "thalweg eager", "torch fused", "torch foreach", "torch loop", "pytorch-optimizer", "heavyball", "torch-optimi", "torchao")
+COLUMNS = (
+    "thalweg compiled",
+    "thalweg eager",
+    "torch fused",
+    "torch foreach",
+    "torch loop",
+    "pytorch-optimizer",
+    "heavyball",
+    "torch-optimi",
+    "torchao",
+)
 
 
 @dataclass(frozen=True)
@@ -42,9 +54,7 @@ class Row:
 
     def candidates(self) -> dict[str, list[tuple[str, Make]]]:
         """For each column, how to make its optimizers."""
-        own: dict[str, list[tuple[str, Make]]] = {
-            f"thalweg {backend}": [("", self._own(backend))] for backend in ("compiled", "eager")
-        }
+        own: dict[str, list[tuple[str, Make]]] = {f"thalweg {backend}": [("", self._own(backend))] for backend in ("compiled", "eager")}
         return own | self.peers
 
     def _own(self, backend: str) -> Make:
@@ -111,36 +121,81 @@ def clipped(params: Sequence[Tensor]) -> torch.optim.Optimizer:
 
 
 def rows() -> list[Row]:
-    """All rows, in the order of the tables."""
+    """All rows, in the order of the tables: those below, then every other rule of the library beside pytorch-optimizer's of that name."""
+    chosen = _chosen()
+    named = " ".join(f"{row.name} {row.rule!r}" for row in chosen)
+    rest = [entry for entry in load() if entry.family == "optim" and f"{entry.name}(" not in named]
+    return chosen + [_plain(entry) for entry in rest]
+
+
+def _plain(entry: Entry) -> Row:
+    rule = getattr(optim, entry.name)()
+    states = len(rule.init(torch.zeros(1, 2, 2)))
+    per_parameter = 12 + 8 * states  # weights, gradients and states are read, weights and states written
+    needs = set(entry.needs)
+    return Row(entry.name, rule, per_parameter, pytorch_optimizer(entry.name), {}, "elementwise" in needs, "matrix" in needs)
+
+
+def _chosen() -> list[Row]:
     adamw = from_torch("AdamW") | heavyball("AdamW") | optimi("AdamW") | torchao("_AdamW")
     muon = {"torch loop": peer("torch.optim", "Muon", [{}])}
     return [
         Row("AdamW", optim.AdamW(), 28, adamw),
         Row("AdamW, bf16 state", optim.AdamW(), 20, heavyball("AdamW", storage_dtype="bfloat16"), {"state_precision": "bf16"}),
         Row(
-            "AdamW, 8-bit state", optim.AdamW(), 16.06,
-            torchao("AdamW8bit") | pytorch_optimizer("FlashAdamW", ({"fused": False},), quantize=True), {"state_precision": "8bit"},
+            "AdamW, 8-bit state",
+            optim.AdamW(),
+            16.06,
+            torchao("AdamW8bit") | pytorch_optimizer("FlashAdamW", ({"fused": False},), quantize=True),
+            {"state_precision": "8bit"},
         ),
         Row("AdamW, 4-bit state", optim.AdamW(), 14.06, torchao("AdamW4bit"), {"state_precision": "4bit"}),
         Row("Adam", optim.Adam(), 28, from_torch("Adam") | optimi("Adam", lr=1e-3)),
         Row("SGD", optim.SGD(momentum=0.9), 20, from_torch("SGD", momentum=0.9) | heavyball("SGD") | optimi("SGD", lr=1e-3, momentum=0.9)),
-        Row("SGDW", optim.SGDW(momentum=0.9), 20, pytorch_optimizer("SGDW", momentum=0.9, weight_decay=1e-2) | optimi("SGD", lr=1e-3, momentum=0.9, decouple_wd=True)),
+        Row(
+            "SGDW",
+            optim.SGDW(momentum=0.9),
+            20,
+            pytorch_optimizer("SGDW", momentum=0.9, weight_decay=1e-2) | optimi("SGD", lr=1e-3, momentum=0.9, decouple_wd=True),
+        ),
         Row("Lion", optim.Lion(weight_decay=0.1), 20, pytorch_optimizer("Lion", weight_decay=0.1) | optimi("Lion", lr=1e-4, weight_decay=0.1)),
         Row("Signum", optim.Signum(weight_decay=0.1), 20, pytorch_optimizer("SignSGD", weight_decay=0.1)),
-        Row("AdEMAMix", optim.AdEMAMix(weight_decay=0.1), 36, pytorch_optimizer("AdEMAMix", weight_decay=0.1) | heavyball("AdEMAMix", weight_decay=0.1)),
+        Row(
+            "AdEMAMix",
+            optim.AdEMAMix(weight_decay=0.1),
+            36,
+            pytorch_optimizer("AdEMAMix", weight_decay=0.1) | heavyball("AdEMAMix", weight_decay=0.1),
+        ),
         Row("SophiaH", optim.SophiaH(), 24, {"pytorch-optimizer": [("foreach=True", sophia(True)), ("foreach=False", sophia(False))]}),
         Row("SophiaG", optim.SophiaG(), 24),
         Row("NormalizedSGD", optim.NormalizedSGD(), 28),
         Row("ClipByNorm, AdamW", optim.chain(optim.ClipByNorm(), optim.AdamW()), 32, {"torch fused": [("clip_grad_norm_, fused", clipped)]}),
         Row("ClipByValue, SGD", optim.chain(optim.ClipByValue(), optim.SGD(momentum=0.9)), 20),
         Row("Adam, DecoupledDecay", optim.chain(optim.Adam(), optim.DecoupledDecay()), 28),
-        Row("Adafactor", optim.Adafactor(), 12, from_torch("Adafactor", "foreach loop") | pytorch_optimizer("AdaFactor", lr=1e-2, betas=(None, 0.999)), elementwise=False),
+        Row(
+            "Adafactor",
+            optim.Adafactor(),
+            12,
+            from_torch("Adafactor", "foreach loop") | pytorch_optimizer("AdaFactor", lr=1e-2, betas=(None, 0.999)),
+            elementwise=False,
+        ),
         Row("AdamP", optim.AdamP(weight_decay=0.01), 28, pytorch_optimizer("AdamP", weight_decay=0.01), elementwise=False),
         Row("SGDP", optim.SGDP(momentum=0.9, weight_decay=1e-4), 20, pytorch_optimizer("SGDP", momentum=0.9, weight_decay=1e-4), elementwise=False),
         Row("NovoGrad", optim.NovoGrad(weight_decay=1e-3), 20, pytorch_optimizer("NovoGrad", weight_decay=1e-3), elementwise=False),
         Row(
-            "Muon", optim.Muon(), 20, muon | {"pytorch-optimizer": [("use_muon", muon_groups)]} | heavyball("Muon"),
-            elementwise=False, matrices=True,
+            "Muon",
+            optim.Muon(),
+            20,
+            muon | {"pytorch-optimizer": [("use_muon", muon_groups)]} | heavyball("Muon"),
+            elementwise=False,
+            matrices=True,
         ),
-        Row("NonEuclideanTrustRegion", optim.NonEuclideanTrustRegion(), 20, {"torch loop": peer("torch.optim", "Muon", [{"nesterov": False}])}, elementwise=False, matrices=True),
+        Row(
+            "NonEuclideanTrustRegion",
+            optim.NonEuclideanTrustRegion(),
+            20,
+            {"torch loop": peer("torch.optim", "Muon", [{"nesterov": False}])},
+            elementwise=False,
+            matrices=True,
+        ),
     ]

@@ -15,8 +15,8 @@ def markdown(results: dict[str, Any]) -> str:
     """The page's tables."""
     where = results["environment"]
     parts = [
-        f"Measured {results['date']} at commit `{results['commit']}`: torch {where['torch']}, Python {where['python']}, {where['threads']} threads on "
-        f"{where['processor']}, {results['repeats']} rounds, clock: {results['clock']}; peers: "
+        f"Measured {results['date']} at commit `{results['commit']}`: torch {where['torch']}, Python {where['python']}, {where['threads']} threads "
+        f"on {where['processor']}, {results['repeats']} rounds, clock: {results['clock']}; peers: "
         + (", ".join(f"{name} {version}" for name, version in where["peers"].items()) or "none installed")
         + ".\n",
         *_goals(results["goals"]),
@@ -36,7 +36,8 @@ def _times(listing: str, by_row: dict[str, Any]) -> list[str]:
     references = [columns["reference"]["seconds"] for columns in by_row.values()]
     shown = [c for c in COLUMNS if any("ratio" in columns.get(c, {}) for columns in by_row.values())]
     lines = [f"| {row} | " + " | ".join(_cell(columns.get(c)) for c in shown) + " |" for row, columns in by_row.items()]
-    title = f"## {LISTS[listing].title}\n\nTime of a step over that of torch's fused AdamW on the same parameters ({1e3 * sorted(references)[len(references) // 2]:.2f} ms)."
+    middle = 1e3 * sorted(references)[len(references) // 2]
+    title = f"## {LISTS[listing].title}\n\nTime of a step over that of torch's fused AdamW on the same parameters ({middle:.2f} ms)."
     missing = sorted({f"{c} ({row}): {f['absent']}" for row, columns in by_row.items() for c, f in columns.items() if "absent" in f})
     notes = ["\nCould not run: " + "; ".join(missing) + ".\n"] if missing else [""]
     return [title + "\n", f"| Rule | {' | '.join(shown)} |\n|---|{'---:|' * len(shown)}", *lines, *notes]
@@ -46,23 +47,31 @@ def _facts(results: dict[str, Any]) -> list[str]:
     lines = []
     for name, row in results["rows"].items():
         fresh = results["fresh"].get(name, {})
-        ratios = [columns[name]["thalweg compiled"] for columns in results["times"].values() if "ratio" in columns.get(name, {}).get("thalweg compiled", {})]
+        ratios = [
+            columns[name]["thalweg compiled"] for columns in results["times"].values() if "ratio" in columns.get(name, {}).get("thalweg compiled", {})
+        ]
         state = next((f"{facts['state_bytes']:.2f}" for facts in ratios), "")
         base = results["rows"].get("AdamW", {}).get("per_parameter", math.nan)
         per_byte = [
-            _number(columns.get(name, {}).get("thalweg compiled", {}).get("ratio", math.nan) * base / row["per_parameter"]) for columns in results["times"].values()
+            _number(columns.get(name, {}).get("thalweg compiled", {}).get("ratio", math.nan) * base / row["per_parameter"])
+            for columns in results["times"].values()
         ]
         cells = [
-            _number(row["per_parameter"]), " / ".join(p or "–" for p in per_byte), state, _number(fresh.get("cold", math.nan)), _number(fresh.get("warm", math.nan)),
-            _number(fresh.get("memory compiled", math.nan) / MIB), _number(fresh.get("memory eager", math.nan) / MIB),
+            _number(row["per_parameter"]),
+            " / ".join(p or "–" for p in per_byte),
+            state,
+            _number(fresh.get("cold", math.nan)),
+            _number(fresh.get("warm", math.nan)),
+            _number(fresh.get("memory compiled", math.nan) / MIB),
+            _number(fresh.get("memory eager", math.nan) / MIB),
         ]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     names = " / ".join(LISTS[listing].title for listing in results["times"])
     return [
         "## Bytes, first steps and memory\n",
         "Bytes that a step must read and write per fp32 parameter; the compiled time over torch's fused AdamW per such byte "
-        f"({names}); bytes of state per parameter (first list); seconds of the first compiled step with an empty and with a warm cache; MiB that a step takes beyond "
-        "parameters, gradients and state.\n",
+        f"({names}); bytes of state per parameter (first list); seconds of the first compiled step with an empty and with a warm cache; "
+        "MiB that a step takes beyond parameters, gradients and state.\n",
         "| Rule | bytes | per byte | state | cold | warm | MiB compiled | MiB eager |\n|---|---:|---:|---:|---:|---:|---:|---:|",
         *lines,
         "",

@@ -144,7 +144,12 @@ def race(params: Sequence[Tensor], candidates: dict[str, list[tuple[str, Make]]]
         ratios = [a / b for a, b in zip(c.samples, reference or c.samples, strict=True)]
         low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else (ratios[0],) * 3
         out[c.column] = {
-            "seconds": statistics.median(c.samples), "ratio": statistics.median(ratios), "quartiles": [low, high],
-            "best_ratio": min(c.samples) / min(reference or c.samples), "way": c.way, "first_step": c.first, "state_bytes": c.state,
+            "seconds": statistics.median(c.samples),
+            "ratio": statistics.median(ratios),
+            "quartiles": [low, high],
+            "best_ratio": min(c.samples) / min(reference or c.samples),
+            "way": c.way,
+            "first_step": c.first,
+            "state_bytes": c.state,
         }
     return out

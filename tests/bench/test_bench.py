@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from thalweg.inspect.catalogue import catalogue
+from thalweg.inspect.catalogue import load
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -19,7 +19,20 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bench")
-    command = [sys.executable, str(ROOT / "bench/optim_step.py"), "--list", "tiny", "--rules", "SGDW;Muon", "--repeats", "2", "--fresh", "no", "--out", str(folder)]
+    command = [
+        sys.executable,
+        str(ROOT / "bench/optim_step.py"),
+        "--list",
+        "tiny",
+        "--rules",
+        "SGDW;Muon",
+        "--repeats",
+        "2",
+        "--fresh",
+        "no",
+        "--out",
+        str(folder),
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
@@ -68,5 +81,5 @@ def test_every_rule_of_the_library_has_a_row() -> None:
         timed = " ".join(f"{row.name} {row.rule!r}" for row in module.rows())
     finally:
         del sys.modules["bench_rows"]
-    missing = [entry.name for entry in catalogue() if entry.family == "optim" and f"{entry.name}(" not in timed]
+    missing = [entry.name for entry in load() if entry.family == "optim" and f"{entry.name}(" not in timed]
     assert not missing

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from thalweg.core import sharding
-from thalweg.core.buckets import Bucket, Piece, Plan, Scratch, plain, widest
+from thalweg.core.buckets import Bucket, Piece, Plan, Scratch, is_ordinary, plain, widest
 from thalweg.core.kernel import Stores
 from thalweg.core.random import LANES, salt
 
@@ -44,6 +44,7 @@ class StackBucket(Bucket):
     def __init__(self, params: list[Tensor], ids: list[int], plan: Plan, group: int) -> None:
         super().__init__(params, ids, plan, group)
         self.matrix = matrix_shape(plain(params[0]).shape, plan.layout, plan.split)
+        self.ordinary = all(map(is_ordinary, params))
         stack, rows, cols = self.matrix
         start = plan.rule.init(torch.zeros((stack * len(params), rows, cols), dtype=self.compute, device=self.device))
         self.inner = {name: tuple(x.shape[1:]) for name, x in start.items()}
@@ -63,7 +64,9 @@ class StackBucket(Bucket):
 
     def pieces(self, members: range, grads: list[Tensor], scratch: Scratch) -> Iterator[Piece]:
         """The kernel call for consecutive parameters with these gradients."""
-        tensors, grads = [plain(self.params[i]) for i in members], [plain(g) for g in grads]
+        tensors = self.params[members.start : members.stop]
+        if not self.ordinary:
+            tensors, grads = [plain(p) for p in tensors], [plain(g) for g in grads]
         stack, rows, cols = self.matrix
         shape = (stack * len(members), rows, cols)
         at = slice(members.start * stack, members.stop * stack)
@@ -75,10 +78,10 @@ class StackBucket(Bucket):
             return
         packed_w = scratch.take("w", math.prod(shape), tensors[0])
         packed_g = scratch.take("g", math.prod(shape), widest(grads))
-        inside_w = list(packed_w.view(len(members), *tensors[0].shape).unbind())
-        torch._foreach_copy_(inside_w, tensors)
-        torch._foreach_copy_(list(packed_g.view(len(members), *tensors[0].shape).unbind()), grads)
-        yield Piece(packed_g.view(shape), packed_w.view(shape), stores, index, shapes, tensors, inside_w, fits)
+        stacked = packed_w.view(len(members), *tensors[0].shape)
+        torch.stack(tensors, out=stacked)
+        torch.stack(grads, out=packed_g.view(stacked.shape))
+        yield Piece(packed_g.view(shape), packed_w.view(shape), stores, index, shapes, tensors, list(stacked.unbind()), fits)
 
     def stand_in(self) -> Piece:
         """Matrices of 320 x 288, three where the kernel takes many."""

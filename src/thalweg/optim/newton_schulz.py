@@ -49,7 +49,7 @@ def orthogonalize(x: Tensor, *, steps: int = 5, compute: str = "bf16") -> Tensor
 
 def _symmetric(n: int, block: Callable[[slice, slice], Tensor]) -> Tensor:
     """A symmetric n x n matrix from `block(rows, columns)`. Large ones are made of three quarters: the fourth is the mirror of its opposite."""
-    if n < MIRRORED or torch.compiler.is_compiling():  # compiled, one graph takes all sizes
+    if torch.compiler.is_compiling() or n < MIRRORED:  # compiled, one graph takes all sizes
         return block(slice(None), slice(None))
     low, high = slice(n // 2), slice(n // 2, None)
     corner = block(low, high)
