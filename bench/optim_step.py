@@ -147,11 +147,20 @@ def processor() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
+def without_nan(value: Any) -> Any:
+    """The same with None for what was not measured: JSON has no NaN."""
+    if isinstance(value, dict):
+        return {k: without_nan(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(v) for v in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
 def write(results: dict[str, Any], folder: Path) -> Path:
     """The JSON of this run, named by its date, and the table; each written beside its place and moved there."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"optim_step_{results['date'][:10]}.json"
-    for target, text in ((path, json.dumps(results, indent=1)), (folder / "optim_step.md", tables.markdown(results))):
+    for target, text in ((path, json.dumps(without_nan(results), indent=1)), (folder / "optim_step.md", tables.markdown(results))):
         temporary = target.with_name(target.name + ".part")
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(target)

@@ -137,7 +137,7 @@ def _plain(entry: Entry) -> Row:
 
 
 def _chosen() -> list[Row]:
-    adamw = from_torch("AdamW") | heavyball("AdamW") | optimi("AdamW") | torchao("_AdamW")
+    adamw = from_torch("AdamW") | heavyball("AdamW") | optimi("AdamW", lr=1e-3) | torchao("_AdamW")
     muon = {"torch loop": peer("torch.optim", "Muon", [{}])}
     return [
         Row("AdamW", optim.AdamW(), 28, adamw),
@@ -166,6 +166,7 @@ def _chosen() -> list[Row]:
             36,
             pytorch_optimizer("AdEMAMix", weight_decay=0.1) | heavyball("AdEMAMix", weight_decay=0.1),
         ),
+        Row("Adan", optim.Adan(), 44, pytorch_optimizer("Adan", weight_decay=0.02) | optimi("Adan", lr=1e-3)),
         Row("SophiaH", optim.SophiaH(), 24, {"pytorch-optimizer": [("foreach=True", sophia(True)), ("foreach=False", sophia(False))]}),
         Row("SophiaG", optim.SophiaG(), 24),
         Row("NormalizedSGD", optim.NormalizedSGD(), 28),

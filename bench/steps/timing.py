@@ -35,7 +35,7 @@ class Contestant:
 
 
 class Field:
-    """Parameters with gradients that are put back before every sample, since some optimizers change or drop them."""
+    """Parameters with gradients that are put back before every sample, since some optimizers change them."""
 
     def __init__(self, params: Sequence[Tensor]) -> None:
         self.params = list(params)
@@ -45,8 +45,6 @@ class Field:
 
     def restore(self, weights: bool = False) -> None:
         torch._foreach_copy_(self.given, self.grads)
-        for p, g in zip(self.params, self.given, strict=True):
-            p.grad = g
         if weights:
             torch._foreach_copy_([p.detach() for p in self.params], self.weights)
 
@@ -54,31 +52,36 @@ class Field:
 clock: Callable[[], float] = time.perf_counter
 
 
-def seconds(call: Callable[[], Any], times: int = 1) -> float:
-    start = clock()
+def seconds(arena: Field, optimizer: torch.optim.Optimizer, times: int = 1) -> float:
+    """Mean time of a step; the gradients are handed over again, outside the clock, since some optimizers take them away."""
+    total = 0.0
     for _ in range(times):
-        call()
-    return (clock() - start) / times
+        for p, g in zip(arena.params, arena.given, strict=True):
+            p.grad = g
+        start = clock()
+        optimizer.step()
+        total += clock() - start
+    return total / times
 
 
-def admit(field_: Field, column: str, ways: Sequence[tuple[str, Make]]) -> Contestant | str:
+def admit(arena: Field, column: str, ways: Sequence[tuple[str, Make]]) -> Contestant | str:
     """The fastest way of a column, warmed up, or why there is none."""
     best: Contestant | None = None
     reason = ""
     for way, make in ways:
-        field_.restore(weights=True)
+        arena.restore(weights=True)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                optimizer = make(field_.params)
-                first = seconds(optimizer.step)
-                seconds(optimizer.step, 2)
-                warm = min(seconds(optimizer.step) for _ in range(3))
+                optimizer = make(arena.params)
+                first = seconds(arena, optimizer)
+                seconds(arena, optimizer, 2)
+                warm = min(seconds(arena, optimizer) for _ in range(3))
         except Exception as error:  # noqa: BLE001 - a peer may fail in any way; the table says so
             reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:160] if str(error).strip() else ''}"
             continue
         if best is None or warm < best.warm:
-            best = Contestant(column, way, optimizer, first, warm, state_bytes(optimizer) / sum(p.numel() for p in field_.params))
+            best = Contestant(column, way, optimizer, first, warm, state_bytes(optimizer) / sum(p.numel() for p in arena.params))
         gc.collect()
     if best is None:
         return reason
@@ -138,7 +141,7 @@ def race(params: Sequence[Tensor], candidates: dict[str, list[tuple[str, Make]]]
     for r in range(repeats):
         for c in contestants[r % len(contestants) :] + contestants[: r % len(contestants)]:
             arena.restore()
-            c.samples.append(seconds(c.optimizer.step, c.inner))
+            c.samples.append(seconds(arena, c.optimizer, c.inner))
     reference = next((c.samples for c in contestants if c.column == "reference"), None)
     for c in contestants:
         ratios = [a / b for a, b in zip(c.samples, reference or c.samples, strict=True)]

@@ -143,12 +143,13 @@ class Body:
             full = w.to(compute)
             if form.rounding == "kahan":
                 full = kahan_read(w, stores[-1][0])
-            direction, new = bound.step(g.to(compute), full, _decoded(form, stores, shapes, compute), c)
+            old = _decoded(form, stores, shapes, compute)
+            direction, new = bound.step(g.to(compute), full, old, c)
             in_place = full is w and isinstance(bound.rate, float)  # eager, and w - lr d: nothing to keep beside w
             moved = w if in_place else bound.apply(full, direction)
             draw = _drawer(form, c, index)
             for i, ((name, codec), held) in enumerate(zip(form.states, stores, strict=False)):
-                if name in new:
+                if name in new and new[name] is not old[name]:
                     _write(codec, held, new[name], draw, i)
             if in_place:
                 w.add_(direction, alpha=-bound.rate)
