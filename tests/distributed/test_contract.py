@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from worker_processes import in_processes
 
 from thalweg.core.exchanger import Exchanger
+from thalweg.core.seal import TAIL
 from thalweg.core.thread_world import Board, ThreadWorld, simulate
-from thalweg.core.wire import CHECKSUM
 from thalweg.core.world import World
 from thalweg.distributed.exchange import Exchange
 from thalweg.distributed.topk import TopK
@@ -133,7 +133,7 @@ def test_bits_are_what_the_world_counts(name: str) -> None:
         exchange.reduce()
         return world.sent - before[0], world.received - before[1]
 
-    own = sum(compressor(name).bits(p.numel()) for p in network().parameters()) // 8 + CHECKSUM
+    own = sum(compressor(name).bits(p.numel()) for p in network().parameters()) // 8 + TAIL
     assert simulate(3, work) == [(own, 2 * own)] * 3
 
 
@@ -281,7 +281,7 @@ def test_a_corrupt_payload_is_an_error() -> None:
         backward(model, world.rank, 0)
         exchange.reduce()
 
-    with pytest.raises(RuntimeError, match="What worker 1 sent arrived with other bytes"):
+    with pytest.raises(RuntimeError, match="The message of worker 1 in round 0 was corrupted on its way: its checksum differs"):
         simulate(2, work)
 
 

@@ -64,7 +64,7 @@ def test_four_bytes_and_then_a_bit_for_each_weight() -> None:
             sent.append(world.sent - before)
         return sent
 
-    assert simulate(2, work)[0] == [4000, 4000, 125 + 8, 125 + 8]  # and a length and a checksum
+    assert simulate(2, work)[0] == [4000, 4000, 125 + 20, 125 + 20]  # and a scale, the number of the step and a checksum
 
 
 def test_every_worker_keeps_the_same_momentum() -> None:

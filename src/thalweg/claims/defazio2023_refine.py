@@ -54,7 +54,7 @@ class Scheduled:
 
 def method(name: str) -> Method:
     """AdamW whose rate the race leaves level after its rise, with a schedule of its own."""
-    return replace(find("AdamW"), name=f"AdamW, {name}", build=Scheduled(name), level=True)
+    return replace(find("AdamW"), name=f"AdamW with {name}", build=Scheduled(name), level=True)
 
 
 def prepare() -> dict[str, Any]:

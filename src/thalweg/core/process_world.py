@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from thalweg.core.wire import as_bytes
+from thalweg.core.seal import as_bytes
 from thalweg.core.world import World
 
 

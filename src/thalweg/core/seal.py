@@ -7,7 +7,15 @@ from torch import Tensor
 
 from thalweg.core.world import World
 
+TAIL = 16
+"""Bytes that a message is longer than what it carries: the number of the round and the checksum."""
+
 _WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int32, 16: torch.int32}
+
+
+def as_bytes(x: Tensor) -> Tensor:
+    """The memory of a contiguous tensor, as a view."""
+    return x.view(-1).view(torch.uint8)
 
 
 def checksum(x: Tensor) -> Tensor:
@@ -21,7 +29,7 @@ def checksum(x: Tensor) -> Tensor:
 
 def seal(tensors: list[Tensor], number: int) -> Tensor:
     """Tensors as one message of bytes, with the number of the round and a checksum at its end."""
-    body = torch.cat([x.detach().contiguous().reshape(-1).view(torch.uint8) for x in tensors])
+    body = torch.cat([as_bytes(x.detach().contiguous()) for x in tensors])
     tail = torch.stack([torch.tensor(number, device=body.device), checksum(body)])
     return torch.cat([body, tail.view(torch.uint8)])
 
@@ -33,10 +41,10 @@ def unseal(message: Tensor, like: list[Tensor], number: int, sender: int) -> lis
         RuntimeError: the message is of another size or another round, or was changed on its way.
     """
     sizes = [x.numel() * x.element_size() for x in like]
-    if message.dtype != torch.uint8 or message.numel() != sum(sizes) + 16:
+    if message.dtype != torch.uint8 or message.numel() != sum(sizes) + TAIL:
         found = f"{message.numel()} elements of {message.dtype}"
-        raise RuntimeError(f"The message of worker {sender} has {found}, expected {sum(sizes) + 16} bytes; give all workers the same model.")
-    body, tail = message[:-16].contiguous(), message[-16:].clone().view(torch.int64).tolist()
+        raise RuntimeError(f"The message of worker {sender} has {found}, expected {sum(sizes) + TAIL} bytes; give all workers the same model.")
+    body, tail = message[:-TAIL].contiguous(), message[-TAIL:].clone().view(torch.int64).tolist()
     if tail[1] != int(checksum(body)):
         why = "was corrupted on its way: its checksum differs. Resume from the last checkpoint."
         raise RuntimeError(f"The message of worker {sender} in round {number} {why}")

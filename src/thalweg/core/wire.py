@@ -1,55 +1,34 @@
-"""Payloads as one message: their bytes one after the other, and a checksum at the end."""
+"""What all workers give at once: compressed payloads in one sealed message, and means of tensors."""
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from thalweg.core.compressor import Payload
+from thalweg.core.seal import seal, unseal
 from thalweg.core.world import World
 
-CHECKSUM = 4
-"""Bytes that a message is longer than its payloads."""
 
+def gather(world: World, payloads: Sequence[Payload], number: int) -> list[list[Payload]]:
+    """Every worker's payloads, ordered by rank, in one collective.
 
-def as_bytes(x: Tensor) -> Tensor:
-    """The memory of a contiguous tensor, as a view."""
-    return x.view(-1).view(torch.uint8)
-
-
-def message(payloads: Sequence[Payload]) -> Tensor:
-    """Payloads as bytes."""
-    body = torch.cat([as_bytes(part.contiguous()) for payload in payloads for part in payload])
-    return torch.cat([body, torch.tensor(_checksum(body), dtype=torch.uint8, device=body.device)])
-
-
-def payloads_in(received: Tensor, like: Sequence[Payload], source: int) -> list[Payload]:
-    """The payloads in a message; shapes and dtypes are those of `like`.
+    Args:
+        world: the workers.
+        payloads: this worker's; the others' have the same shapes and dtypes.
+        number: of the step, the same on all workers.
 
     Raises:
-        RuntimeError: the bytes are not those that were sent.
+        RuntimeError: a message was changed on its way, or a worker is in another step.
     """
-    body, end = received[:-CHECKSUM], received[-CHECKSUM:]
-    if _checksum(body) != end.tolist():
-        raise RuntimeError(f"What worker {source} sent arrived with other bytes (its checksum is wrong); restart all workers.")
-    out: list[Payload] = []
-    at = 0
-    for payload in like:
-        parts = []
-        for part in payload:
-            # A copy, because a view in another dtype must start at a multiple of its size.
-            parts.append(body[at : at + part.nbytes].clone().view(part.dtype).view(part.shape))
-            at += part.nbytes
-        out.append(tuple(parts))
+    flat = [part for payload in payloads for part in payload]
+    out = []
+    for source, message in enumerate(world.all_gather(seal(flat, number))):
+        parts = iter(unseal(message, flat, number, source))
+        out.append([tuple(next(parts) for _ in payload) for payload in payloads])
     return out
-
-
-def gather(world: World, payloads: Sequence[Payload]) -> list[list[Payload]]:
-    """Every worker's payloads, ordered by rank, in one collective."""
-    return [payloads_in(received, payloads, source) for source, received in enumerate(world.all_gather(message(payloads)))]
 
 
 def mean(world: World, tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -59,7 +38,3 @@ def mean(world: World, tensors: Sequence[Tensor]) -> list[Tensor]:
     total = world.all_reduce(torch.cat([x.reshape(-1) for x in tensors])) / world.size
     parts = torch.split(total, [x.numel() for x in tensors])
     return [part.view(x.shape) for part, x in zip(parts, tensors, strict=True)]
-
-
-def _checksum(body: Tensor) -> list[int]:
-    return list(zlib.crc32(body.cpu().numpy().tobytes()).to_bytes(CHECKSUM, "little"))

@@ -78,7 +78,7 @@ class DGC(Exchanger):
             u[name] = self.momentum * self.recall(name, "u") + g  # (2)
             v[name] = self.recall(name, "v") + u[name]
             payloads.append(largest.compress(v[name], self.generator(name)))
-        all_sent = gather(self.world, payloads)
+        all_sent = gather(self.world, payloads, self.step_count)
         merged = {}
         for i, (name, g) in enumerate(grads.items()):
             merged[name] = largest.merge([sent[i] for sent in all_sent], len(g))  # (4)

@@ -62,7 +62,7 @@ class DistributedLion(Exchanger):
         bits = packed(torch.cat([coined(step, self.generator(name)) for name, step in steps.items()]).to(torch.uint8), 2)  # (1)
         poison = torch.stack([(step - step).sum() for step in steps.values()]).sum().half().view(1)  # 0 where all are finite, else NaN
         sizes = [len(g) for g in grads.values()]
-        total = torch.stack([signs(b, sum(sizes)) + nan for [(b, nan)] in gather(self.world, [(bits, poison)])]).sum(0)
+        total = torch.stack([signs(b, sum(sizes)) + nan for [(b, nan)] in gather(self.world, [(bits, poison)], self.step_count)]).sum(0)
         merged = dict(zip(grads, (sign(total) if self.merging == "vote" else total / self.world.size).split(sizes), strict=True))  # (3)
         for name, g in grads.items():
             self.remember(name, torch.isfinite(merged[name]).all(), m=b2 * self.recall(name, "m") + (1 - b2) * g)  # (2)

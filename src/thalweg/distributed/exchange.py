@@ -48,7 +48,7 @@ class Exchange(Exchanger):
 
     def merge(self, grads: dict[str, Tensor]) -> dict[str, Tensor]:
         x = {name: self.feedback.corrected(name, g) for name, g in grads.items()}  # (1)
-        all_sent = gather(self.world, [self.compressor.compress(v, self.generator(name)) for name, v in x.items()])
+        all_sent = gather(self.world, [self.compressor.compress(v, self.generator(name)) for name, v in x.items()], self.step_count)
         merged = {}
         for i, (name, v) in enumerate(x.items()):
             payloads = [sent[i] for sent in all_sent]

@@ -67,7 +67,7 @@ class OneBitAdam(Exchanger):
             received = [[g] for g in mean(self.world, list(grads.values()))]
         else:
             sign = ScaledSign()
-            all_sent = gather(self.world, [sign.compress(m, self.generator(name)) for name, m in x.items()])
+            all_sent = gather(self.world, [sign.compress(m, self.generator(name)) for name, m in x.items()], self.step_count)
             received = [[sign.decompress(sent[i], len(m)) for sent in all_sent] for i, m in enumerate(x.values())]
         merged = {}
         for name, parts in zip(grads, received, strict=True):
