@@ -1,6 +1,7 @@
 """Time and memory of whole optimizer steps, this library beside its peers in one run.
 
-python bench/optim_step.py [--list gpt,small] [--rules AdamW,Lion] [--repeats 11] [--fresh yes|no] [--threads 2] [--clock wall|cpu] [--out DIR]
+python bench/optim_step.py [--list gpt,small] [--rules AdamW,Lion] [--repeats 11] [--fresh yes|no] [--first all]
+                            [--threads 2] [--clock wall|cpu] [--out DIR]
 
 All columns of a rule are timed in turns on the same parameters; a table has the median of the ratios to torch's fused AdamW within each
 round. A peer that has several ways to run (foreach or not, ...) is taken in the fastest. The results go to DIR as dated JSON and as the
@@ -25,10 +26,12 @@ import torch
 
 from beside.facts import commit, environment, replace, without_nan
 from steps import fresh, goals, tables, timing
-from steps.lists import DEFAULT, LISTS, parameters
+from steps.lists import DEFAULT, LISTS, Shape, parameters
 from steps.rows import COLUMNS, Row, peer, rows
 
 HERE = Path(__file__).resolve().parent
+FIRST = ("AdamW", "Lion", "AdEMAMix", "AdamW, 8-bit state")
+"""Rows whose first step is timed unless all are asked for: what it takes is the compiler's, and hardly the rule's."""
 PEERS = ("pytorch_optimizer", "heavyball", "torch-optimi", "torchao")
 
 
@@ -57,13 +60,13 @@ def main() -> None:
     results = resumed(partial, begun)
     for listing in options.list:
         for row in chosen:
-            if LISTS[listing].chosen(row.matrices) and row.name not in results["times"][listing]:
+            if shapes_of(row, listing) and row.name not in results["times"][listing]:
                 results["times"][listing][row.name] = measure(listing, row, options.repeats)
                 keep(partial, results)
     if options.fresh == "yes":
         for row in chosen:
             if row.name not in results["fresh"]:
-                results["fresh"][row.name] = in_fresh_processes(row, options.list[0])
+                results["fresh"][row.name] = in_fresh_processes(row, options.list[0], options.first == "all" or row.name in FIRST)
                 keep(partial, results)
                 print(f"{row.name}: {results['fresh'][row.name]}", flush=True)
     results["goals"] = goals.judge(results)
@@ -78,7 +81,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--list", type=lambda s: s.split(","), default=list(DEFAULT), help=f"some of {', '.join(LISTS)}")
     parser.add_argument("--rules", type=lambda s: s.split(";"), default=[], help="some rows of the table, separated by semicolons")
     parser.add_argument("--repeats", type=int, default=11, help="rounds")
-    parser.add_argument("--fresh", choices=("yes", "no"), default="yes", help="also measure first steps and memory, in processes of their own")
+    parser.add_argument("--fresh", choices=("yes", "no"), default="yes", help="also measure memory and first steps, in processes of their own")
+    parser.add_argument("--first", choices=("some", "all"), default="some", help=f"whose first steps: {'; '.join(FIRST)}, or all rows")
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0 leaves its choice")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     parser.add_argument("--out", type=Path, default=HERE / "results")
@@ -91,15 +95,21 @@ def arguments() -> argparse.Namespace:
 def measure(listing: str, row: Row, repeats: int) -> dict[str, Any]:
     """One row on one list."""
     candidates = {"reference": peer("torch.optim", "AdamW", [{"fused": True}]), **row.candidates()}
-    out = timing.race(parameters(LISTS[listing].chosen(row.matrices)), candidates, repeats)
+    out = timing.race(parameters(shapes_of(row, listing)), candidates, repeats, row.period)
     gc.collect()
     cells = [f"{c} {out[c]['ratio']:.2f}" for c in COLUMNS if "ratio" in out.get(c, {})]
     print(f"{listing}: {row.name}: {' | '.join(cells)}", flush=True)
     return out
 
 
-def in_fresh_processes(row: Row, listing: str) -> dict[str, float]:
-    out = fresh.first_steps(row.name, listing)
+def shapes_of(row: Row, listing: str) -> tuple[Shape, ...]:
+    """The parameters of a list that the row is timed on; none where it is not timed there."""
+    return LISTS[listing].chosen(row.matrices) if not row.lists or listing in row.lists else ()
+
+
+def in_fresh_processes(row: Row, listing: str, first: bool) -> dict[str, float]:
+    listing = row.lists[0] if row.lists else listing
+    out = fresh.first_steps(row.name, listing) if first else {}
     for backend in ("compiled", "eager"):
         out[f"memory {backend}"] = fresh.memory(row.name, listing, backend).get("resident", math.nan)
     return out
@@ -112,6 +122,7 @@ def facts(row: Row) -> dict[str, Any]:
         "matrices": row.matrices,
         "two_passes": bool(row.rule.phases),
         "options": row.options,
+        "period": row.period,
         "rule": repr(row.rule),
     }
 

@@ -60,10 +60,11 @@ LISTS = {
         resnet(),
         Listing("small", "200 of 32×32", ((32, 32),) * 200, ((32, 32),) * 200),
         Listing("one", "one of 10 M", ((10_000_000,),), ()),
+        Listing("narrow", "matrices of a GPT of width 256", (), gpt(256, 4).hidden),
         Listing("tiny", "for tests", ((64, 48), (64,), (300, 301)), ((64, 48),)),
     )
 }
-DEFAULT = ("gpt", "resnet", "small", "one")
+DEFAULT = ("gpt", "resnet", "small", "one", "narrow")
 
 
 def parameters(shapes: tuple[Shape, ...]) -> list[Tensor]:

@@ -43,6 +43,8 @@ class Row:
         options: of the optimizer.
         elementwise: whether the rule is.
         matrices: whether the row is about hidden matrices only.
+        period: steps from one costly refresh to the next; a sample is a whole number of periods.
+        lists: of parameters that the row is timed on; all of them where this is empty.
     """
 
     name: str
@@ -52,6 +54,8 @@ class Row:
     options: dict[str, Any] = field(default_factory=dict)
     elementwise: bool = True
     matrices: bool = False
+    period: int = 1
+    lists: tuple[str, ...] = ()
 
     def candidates(self) -> dict[str, list[tuple[str, Make]]]:
         """For each column, how to make its optimizers."""
@@ -74,6 +78,8 @@ def peer(module: str, name: str, variants: Sequence[dict[str, Any]], **common: A
 BOTH: tuple[dict[str, Any], ...] = ({"foreach": True}, {"foreach": False})
 WIDEST = 10_000
 """Longest side held as a matrix, so that a rule and its peer hold the same ones."""
+SQUARES = ("narrow", "small", "tiny")
+"""Lists for rules that decompose matrices as wide as a side: wide ones take minutes, and convolutions are reshaped differently by each library."""
 HEAVY: tuple[dict[str, Any], ...] = ({"multi_tensor": True}, {"multi_tensor": False})
 
 
@@ -109,16 +115,19 @@ def grouped(name: str, **marks: Any) -> dict[str, list[tuple[str, Make]]]:
     return {"pytorch-optimizer": [(", ".join(marks), make)]}
 
 
-def sophia(foreach: bool) -> Make:
-    """pytorch-optimizer's SophiaH, given its one estimate of the curvature: the steps between two estimates are timed."""
+def estimated(name: str, **settings: Any) -> dict[str, list[tuple[str, Make]]]:
+    """A rule of pytorch-optimizer that is given its one estimate of the curvature: the steps between two estimates are timed."""
 
-    def make(params: Sequence[Tensor]) -> torch.optim.Optimizer:
-        module = importlib.import_module("pytorch_optimizer")
-        optimizer: torch.optim.Optimizer = module.SophiaH(list(params), update_period=10**9, weight_decay=0.2, foreach=foreach)
-        optimizer.step(hessian=[torch.ones_like(p) for p in params])  # type: ignore[call-arg]
-        return optimizer
+    def make(foreach: bool) -> Make:
+        def made(params: Sequence[Tensor]) -> torch.optim.Optimizer:
+            found = getattr(importlib.import_module("pytorch_optimizer"), name)
+            optimizer: torch.optim.Optimizer = found(list(params), update_period=10**9, foreach=foreach, **settings)
+            optimizer.step(hessian=[torch.ones_like(p) for p in params])  # type: ignore[call-arg]
+            return optimizer
 
-    return make
+        return made
+
+    return {"pytorch-optimizer": [(f"foreach={foreach}", make(foreach)) for foreach in (True, False)]}
 
 
 def clipped(params: Sequence[Tensor]) -> torch.optim.Optimizer:
@@ -138,17 +147,42 @@ def rows() -> list[Row]:
 
 def _plain(entry: Entry) -> Row:
     rule, needs = getattr(optim, entry.name)(), set(entry.needs)
-    return Row(entry.name, rule, _traffic(rule), pytorch_optimizer(entry.name), {}, "elementwise" in needs, "matrix" in needs)
+    peers: dict[str, list[tuple[str, Make]]] = {}
+    if hasattr(torch.optim, entry.name):
+        peers |= from_torch(entry.name, "foreach loop")
+    if theirs := _same_name("pytorch_optimizer", entry.name):
+        peers |= pytorch_optimizer(theirs)
+    return Row(entry.name, rule, _traffic(rule), peers, {}, "elementwise" in needs, "matrix" in needs)
 
 
-def _matrix(rule: Rule, peers: dict[str, list[tuple[str, Make]]]) -> Row:
+def _same_name(module: str, name: str) -> str | None:
+    """What the module calls the rule, however it writes capitals."""
+    try:
+        return next((found for found in dir(importlib.import_module(module)) if found.lower() == name.lower()), None)
+    except ImportError:
+        return None
+
+
+def _matrix(rule: Rule, peers: dict[str, list[tuple[str, Make]]], period: int = 1, lists: tuple[str, ...] = ()) -> Row:
     """A matrix rule with the settings that its peers have too."""
-    return Row(rule.name, rule, _traffic(rule), peers, elementwise=False, matrices=True)
+    return Row(rule.name, rule, _traffic(rule), peers, elementwise=False, matrices=True, period=period, lists=lists)
+
+
+def _link(link: Rule, rule: Rule, before: bool = True) -> Row:
+    """A link that has no step of its own, in a chain with a rule."""
+    chain = optim.chain(link, rule) if before else optim.chain(rule, link)
+    return Row(f"{link.name}, {rule.name}" if before else f"{rule.name}, {link.name}", chain, _traffic(rule), {}, elementwise=False)
 
 
 def _traffic(rule: Rule) -> float:
     """Weights, gradients and states are read, weights and states written; each state counts as one of the weights' size."""
     return 12 + 8 * len(rule.init(torch.zeros(1, 2, 2)))
+
+
+def _heavy_soap(name: str) -> dict[str, list[tuple[str, Make]]]:
+    """A rule of heavyball's family around SOAP with a refresh each ten steps and one matrix for each side."""
+    settings = {"precondition_frequency": 10, "max_precond_dim": WIDEST, "merge_dims": False, "use_precond_schedule": False}
+    return heavyball(name, [{}], **settings)
 
 
 def _chosen() -> list[Row]:
@@ -182,7 +216,8 @@ def _chosen() -> list[Row]:
             pytorch_optimizer("AdEMAMix", weight_decay=0.1) | heavyball("AdEMAMix", weight_decay=0.1),
         ),
         Row("Adan", optim.Adan(), 44, pytorch_optimizer("Adan", weight_decay=0.02) | optimi("Adan", lr=1e-3)),
-        Row("SophiaH", optim.SophiaH(), 24, {"pytorch-optimizer": [("foreach=True", sophia(True)), ("foreach=False", sophia(False))]}),
+        Row("SophiaH", optim.SophiaH(), 24, estimated("SophiaH", weight_decay=0.2)),
+        Row("AdaHessian", optim.AdaHessian(), 28, estimated("AdaHessian"), elementwise=False),
         Row("SophiaG", optim.SophiaG(), 24),
         Row("NormalizedSGD", optim.NormalizedSGD(), 28),
         Row("ClipByNorm, AdamW", optim.chain(optim.ClipByNorm(), optim.AdamW()), 32, {"torch fused": [("clip_grad_norm_, fused", clipped)]}),
@@ -216,8 +251,25 @@ def _chosen() -> list[Row]:
         ),
         _matrix(optim.NorMuon(), grouped("NorMuon", use_muon=True)),
         _matrix(optim.GaLore(), grouped("GaLore", rank=128, update_proj_gap=200, scale=0.25, projection_type="std")),
-        _matrix(optim.SOAP(max_dim=WIDEST), pytorch_optimizer("SOAP", [{}], max_precondition_dim=WIDEST, precondition_frequency=10)),
-        _matrix(optim.Shampoo(max_dim=WIDEST, every=100), pytorch_optimizer("Shampoo", [{}], preconditioning_compute_steps=100)),
-        _matrix(optim.Shampoo4bit(max_dim=WIDEST), {}),
-        _matrix(optim.PSGDKron(max_dim=WIDEST), pytorch_optimizer("Kron", [{}], max_size_triangular=WIDEST)),
+        _matrix(
+            optim.SOAP(max_dim=WIDEST),
+            pytorch_optimizer("SOAP", [{}], max_precondition_dim=WIDEST, precondition_frequency=10) | _heavy_soap("SOAP"),
+            period=10,
+            lists=SQUARES,
+        ),
+        _matrix(optim.KLShampoo(max_dim=WIDEST), _heavy_soap("KLShampoo"), period=10, lists=SQUARES),
+        _matrix(
+            optim.Shampoo(max_dim=WIDEST, every=10), pytorch_optimizer("Shampoo", [{}], preconditioning_compute_steps=10), period=10, lists=SQUARES
+        ),
+        _matrix(optim.Shampoo4bit(max_dim=WIDEST), {}, lists=SQUARES),
+        _matrix(
+            optim.PSGDKron(max_dim=WIDEST),
+            pytorch_optimizer("Kron", [{}], max_size_triangular=WIDEST) | heavyball("PSGDKron", [{}], max_size_triangular=WIDEST),
+            lists=SQUARES,
+        ),
+        Row("AMSGrad", optim.AMSGrad(), 36, from_torch("Adam", amsgrad=True)),
+        _link(optim.AdaptiveGradientClipping(), optim.SGD(momentum=0.9)),
+        _link(optim.GradientCentralisation(), optim.SGD(momentum=0.9)),
+        _link(optim.GradientNoise(), optim.SGD(momentum=0.9)),
+        _link(optim.Cautious(), optim.AdamW(), before=False),
     ]

@@ -116,13 +116,14 @@ def plain(x: Tensor) -> list[Tensor]:
     return [inner for name in names for inner in plain(getattr(x, name))]
 
 
-def race(params: Sequence[Tensor], candidates: dict[str, list[tuple[str, Make]]], repeats: int) -> dict[str, dict[str, Any]]:
+def race(params: Sequence[Tensor], candidates: dict[str, list[tuple[str, Make]]], repeats: int, period: int = 1) -> dict[str, dict[str, Any]]:
     """Time all columns in turns.
 
     Args:
         params: with gradients.
         candidates: for each column its ways.
         repeats: samples of each column; the order is turned by one from round to round.
+        period: steps that a sample of a candidate counts in; the reference has none.
 
     Returns:
         For each column its median in seconds, its median ratio to "reference" within a round, both quartiles of that, the way, the first step's
@@ -136,6 +137,8 @@ def race(params: Sequence[Tensor], candidates: dict[str, list[tuple[str, Make]]]
         if isinstance(found, str):
             out[column] = {"absent": found}
         else:
+            if column != "reference":
+                found.inner = period * math.ceil(found.inner / period)
             contestants.append(found)
     arena.restore(weights=True)
     for r in range(repeats):

@@ -13,7 +13,7 @@ import torch
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 MATRICES = "every matrix rule, the better backend: at most its fastest peer's time"
-STATE = "Shampoo in 4 bit: at most 1/7 of the state of Shampoo in fp32 (the list of 53 M)"
+STATE = "Shampoo in 4 bit: at most 1/7 of Shampoo's state in fp32 (on the same matrices)"
 
 
 @pytest.fixture(scope="module", autouse=True)
