@@ -13,6 +13,7 @@ from thalweg.claims.claim import module, names
 from thalweg.claims.run import latest, read
 from thalweg.inspect.cards import scan
 from thalweg.inspect.entry import Entry
+from thalweg.inspect.evidence import evidence
 from thalweg.inspect.memory import state_in_words
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -113,6 +114,9 @@ def page(entry: Entry) -> str:
         if sentences
     ]
     parts.append(f"## When to use it, and the evidence\n\n{entry.use}\n")
+    if found := evidence(entry):
+        lines = [f"- {cell(e.statement)} **{e.outcome.capitalize()}**: [{e.claim}](../../claims.md#{e.claim})." for e in found]
+        parts.append("## Its paper's claims, measured here\n\n" + "\n".join(lines) + "\n")
     parts.append(f"Source: `src/{entry.file}` · Test: `tests/{entry.family}/test_{entry.module.split('.')[-1]}.py`\n")
     return "\n".join(parts)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from oracles import MATRICES, act, distance, follow, gradient, weights
 
@@ -62,9 +63,12 @@ def test_the_first_step_moves_nothing_and_a_long_side_is_its_diagonal() -> None:
     assert torch.allclose(s["L"], expected)
 
 
-def test_eigenvalues_stop_at_the_floor() -> None:
-    g = torch.zeros(1, 3, 3, dtype=F64)
-    s, rule = None, KLShampoo(betas=(0.0, 0.0), floor=1e-3)
+@pytest.mark.parametrize(("most", "left", "right"), [(4000.0, 40, 10), (20.0, 20, 10), (5.0, 10, 10)])
+def test_inverse_roots_are_limited_by_the_sides_length(most: float, left: float, right: float) -> None:
+    """A side below ten is limited by ten, a long one by its length or by `most`."""
+    g = torch.zeros(1, 40, 3, dtype=F64)
+    s, rule = None, KLShampoo(betas=(0.0, 0.0), most=most)
     for t in (1, 2, 3):
         d, s = act(rule, g, g, s, t)
-    assert s is not None and torch.equal(s["e"], torch.full_like(s["e"], 1e-3)) and not d.any()
+    assert s is not None and not d.any()
+    assert torch.allclose(s["e"], torch.full_like(s["e"], left**-2)) and torch.allclose(s["f"], torch.full_like(s["f"], right**-2))

@@ -39,7 +39,7 @@ def list_claims() -> None:
     for name in names():
         claim: Claim = module(name).CLAIM
         path = latest(name)
-        table.add_row(f"[bold]{claim.name}[/bold]", f"{claim.minutes:g}", _coloured(read(path).verdict) if path else "not run", escape(claim.paper))
+        table.add_row(f"[bold]{claim.name}[/bold]", f"{claim.minutes:g}", coloured(read(path).verdict if path else "not run"), escape(claim.paper))
     output().print(table)
 
 
@@ -94,10 +94,11 @@ def _show(console: Console, result: Result) -> None:
     _head(console, result.claim)
     for j in result.judged:
         interval = f"{j.mean:.4g} ({j.low:.4g} to {j.high:.4g}, {len(result.rows)} seeds)"
-        console.print(f"[dim]Measured[/dim] {escape(j.condition.meaning)}: {interval}, threshold {j.condition.threshold}: {_coloured(j.verdict)}")
+        console.print(f"[dim]Measured[/dim] {escape(j.condition.meaning)}: {interval}, threshold {j.condition.threshold}: {coloured(j.verdict)}")
     environment = ", ".join(f"{key} {value}" for key, value in result.environment.items())
-    console.print(f"[dim]Verdict[/dim]  {_coloured(result.verdict)}  [dim]{result.date}, commit {result.commit}, {environment}[/dim]")
+    console.print(f"[dim]Verdict[/dim]  {coloured(result.verdict)}  [dim]{result.date}, commit {result.commit}, {environment}[/dim]")
 
 
-def _coloured(verdict: str) -> str:
-    return f"[{COLOURS[verdict]}]{verdict}[/]"
+def coloured(verdict: str) -> str:
+    """A verdict, or "not run", in its colour."""
+    return f"[{COLOURS[verdict]}]{verdict}[/]" if verdict in COLOURS else verdict

@@ -12,9 +12,11 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
+from thalweg.cli.claims import coloured
 from thalweg.cli.terminal import output
 from thalweg.inspect.catalogue import UnknownMethod, find, load
 from thalweg.inspect.entry import Entry
+from thalweg.inspect.evidence import evidence
 from thalweg.inspect.memory import state_in_words
 
 
@@ -66,6 +68,9 @@ def show_method(name: Annotated[str, typer.Argument(help="The method, for exampl
         if sentences:
             _section(console, heading, "\n".join(escape(s) for s in sentences))
     _section(console, "When to use it, and the evidence", escape(entry.use))
+    if found := evidence(entry):
+        lines = [f"{escape(e.statement)}\n[dim]thalweg claims show[/dim] {e.claim}: {coloured(e.verdict)} [dim]{e.date}[/dim]" for e in found]
+        _section(console, "Its paper's claims, measured here", "\n".join(lines))
 
 
 def _section(console: Console, heading: str, body: RenderableType) -> None:

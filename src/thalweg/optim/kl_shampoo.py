@@ -6,11 +6,12 @@
     L <- b2 L + (1 - b2) g R^-1 g^T / cols                                   (4)  R^-1 = Q_R diag(1 / f) Q_R^T
     R <- b2 R + (1 - b2) g^T L^-1 g / rows                                   (5)  L^-1 = Q_L diag(1 / e) Q_L^T, as before (4)
     e <- b2 e + (1 - b2) mean_cols((Q_L^T g Q_R)^2 / f^T), f likewise        (6)  diagonals of (4) and (5) in the eigenbases
-    Q_L <- qr(L Q_L),  Q_R <- qr(R Q_R)                                      (7)  every k steps
+    1 / sqrt(e) <= max(10, min(rows, most)), likewise f with cols            (7)  after (6)
+    Q_L <- qr(L Q_L),  Q_R <- qr(R Q_R)                                      (8)  every k steps
 
 The fixed point of (4) and (5) minimises the Kullback-Leibler divergence of N(0, L x R) from gradients of that covariance: L and R bring their scale
 along, and no grafting is needed. The first step is that of the published code: it takes L = g g^T / cols and R = g^T g / rows (times 1 - b2),
-their eigenvectors by an eigenvalue decomposition, e = f = 0.1, and moves nothing. (7) happens at t = 1 + k, 1 + 2 k, ...
+their eigenvectors by an eigenvalue decomposition, e = f = 0.1, and moves nothing. (7) is that code's too. (8) happens at t = 1 + k, 1 + 2 k, ...
 """
 
 from __future__ import annotations
@@ -37,7 +38,6 @@ CARD = Card(
     ledger=259,
     needs=("matrix",),
     departures=(
-        "e and f are kept above a floor, as in the published code, without its further limit by the dimension.",
         "Computed in the weights' precision; the published code computes in bfloat16.",
         "A side longer than max_dim is held as its diagonal.",
         "The decay acts on the weights before the step and not after it, which differs by lr^2 lambda d.",
@@ -49,6 +49,7 @@ CARD = Card(
 )
 SPACE = Space({"lr": Log(3e-5, 1e-2), "weight_decay": Log(1e-3, 1.0), "betas.0": OneMinusLog(0.8, 0.98), "betas.1": OneMinusLog(0.9, 0.999)})
 START = 0.1  # of e and f
+SHORT = 10.0  # sides below this length may have inverse roots of this size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +64,7 @@ class KLShampoo(Rule):
     eps: float = hyper(1e-8, ">= 0", "added to the denominator")
     weight_decay: float = hyper(0.01, ">= 0", "decoupled decay lambda")
     every: int = hyper(10, "int >= 1", "steps k between refreshed eigenbases")
-    floor: float = hyper(6.25e-8, "> 0", "least eigenvalue that is inverted: 1 / 4000^2")
+    most: float = hyper(4000.0, ">= 1", "largest inverse root of an eigenvalue, further limited by the side's length where that is above 10")
     max_dim: int = hyper(MAX_DIM, "int >= 1", "longest side held as a matrix")
 
     def init(self, w: Tensor) -> State:
@@ -87,9 +88,13 @@ class KLShampoo(Rule):
             "m": m,
             "L": ema(s["L"], gram(by_right, s["L"]) / cols, b2),  # (4)
             "R": ema(s["R"], gram(by_left, s["R"]) / rows, b2),  # (5)
-            "e": ema(e, (turned * turned / f.mT).mean(-1, keepdim=True), b2).clamp(min=self.floor),  # (6)
-            "f": ema(f, (turned * turned / e).mean(-2, keepdim=True).mT, b2).clamp(min=self.floor),
+            "e": ema(e, (turned * turned / f.mT).mean(-1, keepdim=True), b2).clamp(min=self._least(rows)),  # (6), (7)
+            "f": ema(f, (turned * turned / e).mean(-2, keepdim=True).mT, b2).clamp(min=self._least(cols)),
         }
         due = (c["t"] - 1) % self.every == 0
-        new |= {"QL": power_step(new["L"], ql), "QR": power_step(new["R"], qr)} if due else {"QL": ql, "QR": qr}  # (7)
+        new |= {"QL": power_step(new["L"], ql), "QR": power_step(new["R"], qr)} if due else {"QL": ql, "QR": qr}  # (8)
         return plus(d, self.weight_decay, w), new  # (3)
+
+    def _least(self, dim: int) -> float:
+        """The smallest eigenvalue of a side of this length."""
+        return max(SHORT, min(dim, self.most)) ** -2
