@@ -155,6 +155,8 @@ class Body:
                 c["normal"] = normal_from(draw(NORMAL_STREAM, full), draw(NORMAL_STREAM + 1, full), compute)
             direction, new = bound.step(g.to(compute), full, old, c)
             in_place = full is w and isinstance(bound.rate, float)  # eager, and w - lr d: nothing to keep beside w
+            if in_place and any(direction is x for x in old.values()):  # which are written first
+                direction = direction.clone()
             moved = w if in_place else bound.apply(full, direction)
             for i, ((name, codec), held) in enumerate(zip(form.states, stores, strict=False)):
                 if name in new and new[name] is not old[name]:

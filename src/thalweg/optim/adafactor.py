@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from thalweg.core.card import Card
@@ -24,6 +25,7 @@ from thalweg.core.checks import hyper
 from thalweg.core.rule import Needs, Rule, Scalars, State, ema
 from thalweg.core.space import Linear, Log, Space
 from thalweg.optim.frobenius import frobenius
+from thalweg.optim.once import once
 from thalweg.optim.plus import plus
 
 CARD = Card(
@@ -70,13 +72,14 @@ class Adafactor(Rule):
         return {"b": 1 - t**self.beta2_decay, "limit": limit}  # (1), (6) as a factor on lr
 
     def step(self, g: Tensor, w: Tensor, s: State, c: Scalars) -> tuple[Tensor, State]:
-        square = g * g
+        square, (rows, cols) = g * g, w.shape[-2:]
         row = ema(s["r"], square.mean(-1, keepdim=True) + self.eps[0], c["b"])  # (2)
         col = ema(s["c"], square.mean(-2, keepdim=True) + self.eps[0], c["b"])  # (3)
-        u = g * (row / row.mean(-2, keepdim=True)).rsqrt() * col.rsqrt()  # (4)
-        size = (rms(u) / self.d).clamp(min=1.0)  # (5)
+        along = once((row / row.mean(-2, keepdim=True)).rsqrt())
+        u = g * once(col.rsqrt())  # (4) is along u: one number for each row, which waits until the step's length is known
+        size = (frobenius(along * torch.linalg.vector_norm(u, dim=-1, keepdim=True)) / (rows * cols) ** 0.5 / self.d).clamp(min=1.0)  # (5)
         scale = c["limit"] * (rms(w).clamp(min=self.eps[1]) if self.scale_parameter else 1.0)
-        return plus(u * (scale / size), self.weight_decay, w), {"r": row, "c": col}  # (7)
+        return plus(u * (along * (scale / size)), self.weight_decay, w), {"r": row, "c": col}  # (7)
 
 
 def rms(x: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from thalweg.core.checks import hyper
 from thalweg.core.rule import Needs, Rule, Scalars, State, ema
 from thalweg.core.space import Log, OneMinusLog, Space
 from thalweg.optim.adafactor import rms
+from thalweg.optim.once import once
 from thalweg.optim.plus import plus
 
 CARD = Card(
@@ -63,11 +64,11 @@ class CAME(Rule):
     def step(self, g: Tensor, w: Tensor, s: State, c: Scalars) -> tuple[Tensor, State]:
         b1, b2, b3 = self.betas
         row, col = factors(s["r"], s["c"], g * g + self.eps[0], b2)  # (1)
-        u = g * inverse_root(row, col)
+        u = scaled(g, row, col)
         u = u / (rms(u) / self.d).clamp(min=1.0)  # (2)
         m = ema(s["m"], u, b1)  # (3)
         strays = factors(s["R"], s["C"], (u - m).square() + self.eps[1], b3)  # (4)
-        direction = m if w.shape[-2] == 1 else m * inverse_root(*strays)
+        direction = m if w.shape[-2] == 1 else scaled(m, *strays)
         return plus(direction, self.weight_decay, w), {"m": m, "r": row, "c": col, "R": strays[0], "C": strays[1]}  # (5)
 
 
@@ -76,6 +77,6 @@ def factors(row: Tensor, col: Tensor, x: Tensor, b: Any) -> tuple[Tensor, Tensor
     return ema(row, x.mean(-1, keepdim=True), b), ema(col, x.mean(-2, keepdim=True), b)
 
 
-def inverse_root(row: Tensor, col: Tensor) -> Tensor:
-    """One over the root of the matrix that the factors stand for, row col / mean(row)."""
-    return (row / row.mean(-2, keepdim=True)).rsqrt() * col.rsqrt()
+def scaled(x: Tensor, row: Tensor, col: Tensor) -> Tensor:
+    """x over the root of the matrix that the factors stand for, row col / mean(row)."""
+    return x * once((row / row.mean(-2, keepdim=True)).rsqrt()) * once(col.rsqrt())

@@ -20,7 +20,7 @@ from thalweg.core.rule import Needs, Rule, Scalars, State, ema
 from thalweg.core.space import Log, OneMinusLog, Space
 from thalweg.optim.adam import bias_correction
 from thalweg.optim.plus import plus
-from thalweg.optim.subspace import as_given, leading, refuse_new_rank, sizes, wide
+from thalweg.optim.subspace import leading, lifted, refuse_new_rank, sizes, wide
 
 CARD = Card(
     name="GaLore",
@@ -69,5 +69,5 @@ class GaLore(Rule):
         p = leading(x, s["p"].shape[-1]) if (c["t"] - 1) % self.every == 0 else s["p"]  # (1)
         r = p.mT @ x  # (2)
         m, v = ema(s["m"], r, b1), ema(s["v"], r * r, b2)  # (3)
-        d = (self.scale * c["rate"]) * (p @ (m / (v.sqrt() + self.eps)))
-        return plus(as_given(d, w), self.weight_decay, w), {"p": p, "m": m, "v": v}  # (4)
+        d = lifted(p, m * (self.scale * c["rate"]) / (v.sqrt() + self.eps), w)
+        return plus(d, self.weight_decay, w), {"p": p, "m": m, "v": v}  # (4)

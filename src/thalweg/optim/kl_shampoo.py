@@ -1,13 +1,13 @@
 """KL-Shampoo. Lin et al. (2025), arXiv:2509.03378, with the eigenvalues of each step estimated in the last eigenbases.
 
-    m <- b1 m + (1 - b1) g                                                   (1)
-    d = Q_L [(Q_L^T m Q_R) / (sqrt(e f^T) + eps)] Q_R^T                      (2)  L^(-1/2) m R^(-1/2)
+    m' <- b1 m' + (1 - b1) g',  g' = Q_L^T g Q_R                             (1)  m' = Q_L^T m Q_R
+    d = Q_L [m' / (sqrt(e f^T) + eps)] Q_R^T                                 (2)  L^(-1/2) m R^(-1/2)
     w <- w - lr (d + lambda w)                                               (3)
     L <- b2 L + (1 - b2) g R^-1 g^T / cols                                   (4)  R^-1 = Q_R diag(1 / f) Q_R^T
     R <- b2 R + (1 - b2) g^T L^-1 g / rows                                   (5)  L^-1 = Q_L diag(1 / e) Q_L^T, as before (4)
-    e <- b2 e + (1 - b2) mean_cols((Q_L^T g Q_R)^2 / f^T), f likewise        (6)  diagonals of (4) and (5) in the eigenbases
+    e <- b2 e + (1 - b2) mean_cols(g'^2 / f^T), f likewise                   (6)  diagonals of (4) and (5) in the eigenbases
     1 / sqrt(e) <= max(10, min(rows, most)), likewise f with cols            (7)  after (6)
-    Q_L <- qr(L Q_L),  Q_R <- qr(R Q_R)                                      (8)  every k steps
+    Q_L <- qr(L Q_L),  Q_R <- qr(R Q_R)                                      (8)  every k steps; m' is turned along
 
 The fixed point of (4) and (5) minimises the Kullback-Leibler divergence of N(0, L x R) from gradients of that covariance: L and R bring their scale
 along, and no grafting is needed. The first step is that of the published code: it takes L = g g^T / cols and R = g^T g / rows (times 1 - b2),
@@ -26,7 +26,7 @@ from thalweg.core.checks import hyper
 from thalweg.core.rule import Needs, Rule, Scalars, State, ema
 from thalweg.core.space import Log, OneMinusLog, Space
 from thalweg.optim.plus import plus
-from thalweg.optim.sides import MAX_DIM, after, eigenbasis, gram, power_step, sandwich, transposed, zeros
+from thalweg.optim.sides import MAX_DIM, after, before, eigenbasis, gram, power_step, sandwich, transposed, zeros
 
 CARD = Card(
     name="KLShampoo",
@@ -78,12 +78,13 @@ class KLShampoo(Rule):
             left, right = ema(s["L"], gram(g, s["L"]) / cols, b2), ema(s["R"], gram(g.mT, s["R"]) / rows, b2)
             bases = {"QL": eigenbasis(g, left), "QR": eigenbasis(g.mT, right)}
             return torch.zeros_like(w), {"m": s["m"], "L": left, "R": right, **bases, "e": s["e"] + START, "f": s["f"] + START}
-        m = ema(s["m"], g, b1)  # (1)
         ql, qr, e, f = (s[name] for name in ("QL", "QR", "e", "f"))
-        into = transposed(ql), transposed(qr)
-        d = sandwich(ql, sandwich(into[0], m, into[1]) / ((e * f.mT).sqrt() + self.eps), qr)  # (2)
-        by_right, by_left = after(g, into[1]) / f.mT.sqrt(), after(g.mT, into[0]) / e.mT.sqrt()
-        turned = sandwich(into[0], g, into[1])
+        left, right = transposed(ql), transposed(qr)
+        half = after(g, right)
+        turned = before(left, half)
+        m = ema(s["m"], turned, b1)  # (1)
+        d = sandwich(ql, m / ((e * f.mT).sqrt() + self.eps), qr)  # (2)
+        by_right, by_left = half / f.mT.sqrt(), after(g.mT, left) / e.mT.sqrt()
         new = {
             "m": m,
             "L": ema(s["L"], gram(by_right, s["L"]) / cols, b2),  # (4)
@@ -91,8 +92,10 @@ class KLShampoo(Rule):
             "e": ema(e, (turned * turned / f.mT).mean(-1, keepdim=True), b2).clamp(min=self._least(rows)),  # (6), (7)
             "f": ema(f, (turned * turned / e).mean(-2, keepdim=True).mT, b2).clamp(min=self._least(cols)),
         }
-        due = (c["t"] - 1) % self.every == 0
-        new |= {"QL": power_step(new["L"], ql), "QR": power_step(new["R"], qr)} if due else {"QL": ql, "QR": qr}  # (8)
+        new |= {"QL": ql, "QR": qr}
+        if (c["t"] - 1) % self.every == 0:
+            new |= {"QL": power_step(new["L"], ql), "QR": power_step(new["R"], qr)}  # (8)
+            new["m"] = sandwich(transposed(new["QL"]), sandwich(ql, m, qr), transposed(new["QR"]))
         return plus(d, self.weight_decay, w), new  # (3)
 
     def _least(self, dim: int) -> float:

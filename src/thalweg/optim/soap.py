@@ -2,14 +2,14 @@
 
     L <- b L + (1 - b) g g^T,  R <- b R + (1 - b) g^T g          (1)  after the step; b is shampoo_beta
     g' = Q_L^T g Q_R                                             (2)  in the eigenbases of L and R
-    m <- b1 m + (1 - b1) g,  v <- b2 v + (1 - b2) g'^2           (3)
-    d = Q_L [(Q_L^T m Q_R) / (sqrt(v) + eps)] Q_R^T              (4)  both averages corrected as Adam's
+    m' <- b1 m' + (1 - b1) g',  v <- b2 v + (1 - b2) g'^2        (3)
+    d = Q_L [m' / (sqrt(v) + eps)] Q_R^T                         (4)  both averages corrected as Adam's
     w <- w - lr (d + lambda w)                                   (5)
-    Q_L <- qr(L Q_L),  Q_R <- qr(R Q_R)                          (6)  every k steps, columns sorted by Q^T L Q first, v with them
+    Q_L <- qr(L Q_L),  Q_R <- qr(R Q_R)                          (6)  every k steps, columns sorted by Q^T L Q first, v with them; m' is turned along
 
 The first step is that of the published code: it takes L, R and, by an eigenvalue decomposition, Q_L and Q_R from the first gradient, and moves
 nothing, so that no gradient is turned by a basis that it made. Step t then corrects with t - 1, and (6) happens at t = 1 + k, 1 + 2 k, ...
-As in the code, eps stands beside the uncorrected root.
+As in the code, eps stands beside the uncorrected root. The momentum is kept in the eigenbases, which saves two of eight products in a step.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from thalweg.core.checks import hyper
 from thalweg.core.rule import Needs, Rule, Scalars, State, ema
 from thalweg.core.space import Log, OneMinusLog, Space
 from thalweg.optim.plus import plus
-from thalweg.optim.sides import MAX_DIM, before, eigenbasis, gram, is_full, power_step, sandwich, transposed, zeros
+from thalweg.optim.sides import MAX_DIM, eigenbasis, gram, is_full, sandwich, transposed, zeros
 
 CARD = Card(
     name="SOAP",
@@ -80,23 +80,23 @@ class SOAP(Rule):
             return torch.zeros_like(w), {"m": s["m"], "v": s["v"], **new, **bases}
         left, right = transposed(s["QL"]), transposed(s["QR"])
         turned = sandwich(left, g, right)  # (2)
-        m, v = ema(s["m"], g, b1), ema(s["v"], turned * turned, b2)  # (3)
-        d = c["rate"] * sandwich(s["QL"], sandwich(left, m, right) / (v.sqrt() + self.eps), s["QR"])  # (4)
+        m, v = ema(s["m"], turned, b1), ema(s["v"], turned * turned, b2)  # (3)
+        d = c["rate"] * sandwich(s["QL"], m / (v.sqrt() + self.eps), s["QR"])  # (4)
         bases = {"QL": s["QL"], "QR": s["QR"]}
         if (c["t"] - 1) % self.every == 0:
-            rows, cols = ranked(new["L"], s["QL"]), ranked(new["R"], s["QR"])
-            v = v.take_along_dim(rows.mT, -2).take_along_dim(cols, -1)
-            bases = {"QL": refreshed(new["L"], s["QL"], rows), "QR": refreshed(new["R"], s["QR"], cols)}  # (6)
+            (ql, rows), (qr, cols) = refreshed(new["L"], s["QL"]), refreshed(new["R"], s["QR"])  # (6)
+            bases, v = {"QL": ql, "QR": qr}, v.take_along_dim(rows.mT, -2).take_along_dim(cols, -1)
+            m = sandwich(transposed(ql), sandwich(s["QL"], m, s["QR"]), transposed(qr))
         return plus(d, self.weight_decay, w), {"m": m, "v": v, **new, **bases}  # (5)
 
 
-def ranked(x: Tensor, basis: Tensor) -> Tensor:
-    """The order [batch, 1, n] of a basis by its estimated eigenvalues, largest first; of a diagonal the order that it has."""
+def refreshed(x: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
+    """A basis after one step of orthogonal iteration, largest estimated eigenvalue first, and the order [batch, 1, n] that this took.
+
+    A diagonal keeps its basis and the order that it has.
+    """
     if not is_full(x):
-        return torch.arange(x.shape[-2], device=x.device).expand(len(x), 1, -1)
-    return (basis * before(x, basis)).sum(-2, keepdim=True).argsort(dim=-1, descending=True, stable=True)
-
-
-def refreshed(x: Tensor, basis: Tensor, order: Tensor) -> Tensor:
-    """The basis in a new order, after one step of orthogonal iteration."""
-    return power_step(x, basis.take_along_dim(order, -1)) if is_full(x) else basis
+        return basis, torch.arange(x.shape[-2], device=x.device).expand(len(x), 1, -1)
+    product = x @ basis
+    order = (basis * product).sum(-2, keepdim=True).argsort(dim=-1, descending=True, stable=True)
+    return torch.linalg.qr(product.take_along_dim(order, -1))[0], order

@@ -16,6 +16,11 @@ def as_given(x: Tensor, like: Tensor) -> Tensor:
     return x.mT if like.shape[-2] >= like.shape[-1] else x
 
 
+def lifted(p: Tensor, x: Tensor, like: Tensor) -> Tensor:
+    """The products p x, [short, rank] times [rank, long], turned to the shape of `like` and laid out as it is."""
+    return x.mT @ p.mT if like.shape[-2] >= like.shape[-1] else p @ x
+
+
 def sizes(w: Tensor, rank: int) -> tuple[int, int, int]:
     """(short side, rank, long side); the rank is at most the short side."""
     short, long = sorted(w.shape[-2:])
