@@ -250,7 +250,11 @@ def _chosen() -> list[Row]:
             matrices=True,
         ),
         _matrix(optim.NorMuon(), grouped("NorMuon", use_muon=True)),
-        _matrix(optim.GaLore(), grouped("GaLore", rank=128, update_proj_gap=200, scale=0.25, projection_type="std")),
+        _matrix(
+            optim.GaLore(),
+            grouped("GaLore", rank=128, update_proj_gap=200, scale=0.25, projection_type="std"),
+            lists=("gpt", *SQUARES),  # for convolutions the peer takes Adam steps
+        ),
         _matrix(
             optim.SOAP(max_dim=WIDEST),
             pytorch_optimizer("SOAP", [{}], max_precondition_dim=WIDEST, precondition_frequency=10) | _heavy_soap("SOAP"),
