@@ -39,17 +39,18 @@ def orthogonalize(x: Tensor, *, steps: int = 5, compute: str = "bf16") -> Tensor
     single = x.shape[0] == 1  # products of two matrices are faster than those of batches of one
     y, add = (y.squeeze(0), torch.addmm) if single else (y, torch.baddbmm)
     n = y.shape[-2]
+    halves = single and n >= MIRRORED and not torch.compiler.is_compiling()  # compiled, one graph takes all sizes; parts of a batch would be copied
     for _ in range(steps):
-        gram = _symmetric(n, lambda i, j: y[..., i, :] @ y[..., j, :].mT)  # noqa: B023 - called at once
-        inner = _symmetric(n, lambda i, j: add(gram[..., i, j], gram[..., i, :], gram[..., j], beta=B, alpha=C))  # noqa: B023
+        gram = _symmetric(n, halves, lambda i, j: y[..., i, :] @ y[..., j, :].mT)  # noqa: B023 - called at once
+        inner = _symmetric(n, halves, lambda i, j: add(gram[..., i, j], gram[..., i, :], gram[..., j], beta=B, alpha=C))  # noqa: B023
         y = add(y, inner, y, beta=A)  # (2)
     y = y.unsqueeze(0) if single else y
     return (y.mT if x.shape[-2] > x.shape[-1] else y).to(x.dtype)
 
 
-def _symmetric(n: int, block: Callable[[slice, slice], Tensor]) -> Tensor:
-    """A symmetric n x n matrix from `block(rows, columns)`. Large ones are made of three quarters: the fourth is the mirror of its opposite."""
-    if torch.compiler.is_compiling() or n < MIRRORED:  # compiled, one graph takes all sizes
+def _symmetric(n: int, halves: bool, block: Callable[[slice, slice], Tensor]) -> Tensor:
+    """A symmetric n x n matrix from `block(rows, columns)`; where it is halved, from three quarters: the fourth is the mirror of its opposite."""
+    if not halves:
         return block(slice(None), slice(None))
     low, high = slice(n // 2), slice(n // 2, None)
     corner = block(low, high)
