@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from thalweg.optim.once import once
@@ -14,6 +15,7 @@ def test_it_is_the_same_memory_whatever_its_layout() -> None:
         assert torch.equal(kept, view) and kept.stride() == view.stride() and kept.data_ptr() == view.data_ptr()
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")  # of torch's compiler, when it is first imported
 def test_compiled_it_changes_no_number() -> None:
     def scaled(x: torch.Tensor) -> torch.Tensor:
         return x * once((x * x).mean(-1, keepdim=True).rsqrt()) * once((x * x).mean(-2, keepdim=True).sqrt())

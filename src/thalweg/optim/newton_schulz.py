@@ -39,7 +39,7 @@ def orthogonalize(x: Tensor, *, steps: int = 5, compute: str = "bf16") -> Tensor
     single = x.shape[0] == 1  # products of two matrices are faster than those of batches of one
     y, add = (y.squeeze(0), torch.addmm) if single else (y, torch.baddbmm)
     n = y.shape[-2]
-    halves = single and n >= MIRRORED and not torch.compiler.is_compiling()  # compiled, one graph takes all sizes; parts of a batch would be copied
+    halves = not torch.compiler.is_compiling() and single and n >= MIRRORED  # compiled, one graph takes all sizes; parts of a batch would be copied
     for _ in range(steps):
         gram = _symmetric(n, halves, lambda i, j: y[..., i, :] @ y[..., j, :].mT)  # noqa: B023 - called at once
         inner = _symmetric(n, halves, lambda i, j: add(gram[..., i, j], gram[..., i, :], gram[..., j], beta=B, alpha=C))  # noqa: B023
