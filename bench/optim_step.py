@@ -1,6 +1,6 @@
 """Time and memory of whole optimizer steps, this library beside its peers in one run.
 
-python bench/optim_step.py [--list gpt,small] [--rules AdamW,Lion] [--repeats 11] [--fresh yes|no] [--first all]
+python bench/optim_step.py [--list gpt,small] [--rules "AdamW;Lion"] [--repeats 11] [--fresh yes|no] [--first all]
                             [--threads 2] [--clock wall|cpu] [--out DIR]
 
 All columns of a rule are timed in turns on the same parameters; a table has the median of the ratios to torch's fused AdamW within each
