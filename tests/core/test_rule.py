@@ -31,6 +31,31 @@ class Half(Rule):
         return c["rate"] * g, {}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Delayed(Rule):
+    """Steps along the gradient of the step before, which is the old state itself or a view of it."""
+
+    lr: float = hyper(1.0, ">= 0", "learning rate")
+    view: bool = hyper(False, "bool", "whether it is a view")
+
+    def init(self, w: Tensor) -> State:
+        return {"last": torch.zeros_like(w)}
+
+    def step(self, g: Tensor, w: Tensor, s: State, c: Scalars) -> tuple[Tensor, State]:
+        return s["last"].view(s["last"].shape) if self.view else s["last"], {"last": g}
+
+
+@pytest.mark.parametrize("view", [False, True])
+@pytest.mark.parametrize("n", [3, 70_000])
+def test_a_step_along_an_old_state_does_not_see_the_new_one(view: bool, n: int) -> None:
+    p = nn.Parameter(torch.zeros(n))
+    opt = Delayed([p], view=view, backend="eager")
+    for t, expected in enumerate((0.0, -1.0, -3.0), start=1):
+        p.grad = torch.full((n,), float(t))
+        opt.step()
+        assert torch.equal(p.detach(), torch.full((n,), expected))
+
+
 def test_with_parameters_an_optimizer_without_a_rule() -> None:
     p = nn.Parameter(torch.ones(3))
     rule, opt = Half(lr=0.25), Half([p], lr=0.25, backend="eager", seed=3)

@@ -155,7 +155,7 @@ class Body:
                 c["normal"] = normal_from(draw(NORMAL_STREAM, full), draw(NORMAL_STREAM + 1, full), compute)
             direction, new = bound.step(g.to(compute), full, old, c)
             in_place = full is w and isinstance(bound.rate, float)  # eager, and w - lr d: nothing to keep beside w
-            if in_place and any(direction is x for x in old.values()):  # which are written first
+            if in_place and any(_shared(direction, x) for x in old.values()):  # which are written first
                 direction = direction.clone()
             moved = w if in_place else bound.apply(full, direction)
             for i, ((name, codec), held) in enumerate(zip(form.states, stores, strict=False)):
@@ -213,6 +213,11 @@ class Body:
                     _write(codec, held, new[name], draw, i + ABSORB_STREAM)
 
         return absorb
+
+
+def _shared(x: Tensor, y: Tensor) -> bool:
+    """Whether two tensors lie in the same memory, as a tensor and a view of it do."""
+    return x.untyped_storage().data_ptr() == y.untyped_storage().data_ptr()
 
 
 def _decoded(form: Form, stores: Stores, shapes: list[list[int]], compute: torch.dtype) -> State:
