@@ -61,6 +61,7 @@ catalogue: .venv/.dev
 bench: .venv/.dev
 	@$(BIN)/python bench/import_time.py
 	@$(BIN)/python bench/optim_step.py
+	@$(BIN)/python bench/wrappers.py
 	@$(BIN)/python bench/estimators.py
 	@$(BIN)/python bench/aggregation.py
 	@$(BIN)/python bench/private.py

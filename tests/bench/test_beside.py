@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from thalweg.inspect.catalogue import load
+
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 
 
@@ -92,6 +94,23 @@ def test_the_page_has_each_way_and_each_goal_and_nothing_is_left_behind(out: Pat
     assert all(f"| {way} |" in page for way in ("loop", "one batched run", "thalweg", "torch.nn.Linear", "thalweg, 0.3"))
     assert "| met |" in page and "| | ms | ratio | peak MiB | MiB held | MiB held by the layers |" in page.replace("|  |", "| |")
     assert not [*out.glob("*.part"), *out.glob(".*.json")]
+
+
+def test_every_wrapper_of_the_library_has_a_way() -> None:
+    """And runs and state are counted, here for the recurrent net."""
+    sys.path.insert(0, str(BENCH))
+    before = set(sys.modules)
+    try:
+        cases = importlib.import_module("wrappers").CASES
+        named = {name.split(",")[0] for case in cases for name in case.ways}
+        found = cases[-2].figures()
+    finally:
+        sys.path.remove(str(BENCH))
+        for name in set(sys.modules) - before:
+            if str(getattr(sys.modules[name], "__file__", "")).startswith(str(BENCH)):
+                del sys.modules[name]
+    assert not [entry.name for entry in load() if entry.family == "wrap" and entry.name not in named]
+    assert found == {"runs of the network": {"SGD": 1.0, "Omega": 1.0}, "state bytes per weight": {"SGD": 0.0, "Omega": 0.0}}
 
 
 def test_an_unknown_case_is_named(tmp_path: Path) -> None:

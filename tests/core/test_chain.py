@@ -9,7 +9,7 @@ from torch import nn
 
 import thalweg as tw
 from thalweg.core.chain import chain
-from thalweg.core.kernel import Layout
+from thalweg.core.form import Layout
 from thalweg.optim import SGD, Adam, AdamW, ClipByNorm, ClipByValue, DecoupledDecay, Muon, NormalizedSGD, SophiaH
 from thalweg.schedule import WarmupLinear
 

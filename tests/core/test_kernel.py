@@ -10,7 +10,8 @@ from torch import Tensor
 
 from thalweg.core.chain import chain
 from thalweg.core.codecs import BF16, FULL, EightBit
-from thalweg.core.kernel import Body, Form, Layout, Stores
+from thalweg.core.form import Form, Layout, Stores
+from thalweg.core.kernel import Body
 from thalweg.core.random import LANES
 from thalweg.optim import SGD, AdamW, ClipByNorm, Muon
 

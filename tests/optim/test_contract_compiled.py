@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-from contract import LARGE, RULES, SHAPES, advance, copies, every, gap, gradients, same, shapes_for, snapshot, states, stored, trained, weights
+from contract import LARGE, LR, RULES, SHAPES, advance, copies, every, gap, gradients, same, shapes_for, snapshot, states, stored, trained, weights
 from torch import nn
 from torch._dynamo.utils import counters
 
+import thalweg as tw
 from thalweg.core import backends
-from thalweg.core.chain import Chain
+from thalweg.core.chain import Chain, chain
 from thalweg.core.contract import RuleLike
 from thalweg.core.rule import Needs, Rule
 
@@ -35,13 +36,15 @@ def parts(rule: RuleLike) -> int:
 
 
 def other_values(rule: RuleLike) -> list[tuple[str, Any]]:
-    """Every number of a rule, at the ends of its range and between."""
+    """Every number of a rule that is not part of the graph, at the ends of its range and between."""
     fields: dict[str, str] = {}
     for link in rule.links if isinstance(rule, Chain) else (rule,):
         assert isinstance(link, Rule)
         fields |= {f.name: f.metadata["range"] for f in dataclasses.fields(link)}
     out = []
     for key, value in rule.hyper().items():
+        if key in rule.exponents:
+            continue  # each value has a graph of its own
         text = fields[key.rpartition(".")[2]]
         ends = {">= 0": (0.0, 1.0, 2.0), "> 0": (1.0, 1e-3), "[0, 1)": (0.0, 0.5), "[0, 1) or None": (0.0, 0.5), "real": (-1.0, -0.5)}.get(text, ())
         if isinstance(value, tuple):
@@ -150,6 +153,27 @@ def test_compiled_with_narrow_storage(name: str, precision: str, dtype: torch.dt
     for p, q, x in zip(params, eager, exact, strict=True):
         ours, theirs = ((y.detach().float() - x).square().mean().sqrt() for y in (p, q))
         assert ours <= 1.2 * theirs + 1e-4
+
+
+@pytest.mark.parametrize(("name", "exponent", "other"), [("AdaHessian", "power", 0.3), ("clip, FAdam", "p", 0.8)])
+def test_an_exponent_is_part_of_the_graph(name: str, exponent: str, other: float) -> None:
+    """Another value compiles once more, and steps as the eager rule with that value does; in a chain too."""
+    rule = RULES.get(name) or chain(tw.optim.ClipByNorm(max_norm=1.0), tw.optim.FAdam(lr=LR))
+    assert rule.exponents == (exponent,)
+    shapes = [(64, 64), (70, 65)]
+    runs = {backend: weights(shapes) for backend in ("compiled", "eager")}
+    for backend, params in runs.items():
+        opt = rule.optimizer(params, backend=backend)
+        advance(opt, params, range(2))
+        before = graphs()
+        opt.param_groups[0][exponent] = other
+        advance(opt, params, range(2, 5))
+        assert (graphs() > before) == (backend == "compiled")
+        before = graphs()
+        opt.param_groups[0]["lr"] = 0.02
+        advance(opt, params, range(5, 6))
+        assert graphs() == before
+    assert gap(runs["compiled"], runs["eager"], [p.detach() for p in weights(shapes)]) < 1e-3
 
 
 def test_sizes_of_one_and_none_make_no_graph() -> None:

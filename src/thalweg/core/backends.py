@@ -17,7 +17,8 @@ from torch import Tensor
 from thalweg.core.buckets import Bucket
 from thalweg.core.codecs import COMPILE_OPTIONS
 from thalweg.core.contract import Needs, RuleLike
-from thalweg.core.kernel import Body, Form, Numbers, Stores
+from thalweg.core.form import Form, Numbers, Stores
+from thalweg.core.kernel import Body
 
 BLOCK = 262_144
 """Elements of an eager piece: with its temporaries it stays in the third-level cache, and threads meet seldom enough."""

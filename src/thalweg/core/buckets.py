@@ -18,7 +18,7 @@ from torch import Tensor
 from thalweg.core import sharding
 from thalweg.core.codecs import FULL, Codec
 from thalweg.core.contract import Needs, RuleLike
-from thalweg.core.kernel import Form, Layout, Stores
+from thalweg.core.form import Form, Layout, Stores
 from thalweg.core.precision import fallback_reason
 
 PACK = 65_536

@@ -78,6 +78,11 @@ class Chain:
         return None if self._probed is None else self.links[self._probed].probe
 
     @property
+    def exponents(self) -> tuple[str, ...]:
+        """The exponents of all links."""
+        return tuple([keys[h] for link, keys in zip(self.links, self._keys, strict=True) for h in link.exponents])
+
+    @property
     def compilable(self) -> bool:
         """Whether every link is."""
         return all(link.compilable for link in self.links)

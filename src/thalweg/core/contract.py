@@ -55,6 +55,10 @@ class RuleLike(Protocol):
         """The curvature probe that it absorbs, if any."""
 
     @property
+    def exponents(self) -> tuple[str, ...]:
+        """Hyperparameters that are numbers and yet part of the graph."""
+
+    @property
     def compilable(self) -> bool:
         """Whether the body may be compiled; False where it branches on a number."""
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from thalweg.core import sharding
 from thalweg.core.buckets import Bucket, Piece, Plan, Scratch, is_ordinary, plain, widest
 from thalweg.core.codecs import FULL
-from thalweg.core.kernel import Stores
+from thalweg.core.form import Stores
 from thalweg.core.random import LANES, fold, salt
 
 

@@ -50,6 +50,7 @@ class Rule(ABC):
         storage: codecs of states that are narrow by the paper; `state_precision` goes before them.
         totals: names of sums over all elements of all parameters, which `measure` contributes to and `step` reads in `c`.
         probe: "hutchinson" or "gnb" where the rule absorbs a diagonal curvature estimate.
+        exponents: hyperparameters that are only ever exponents of tensors; each value gives a graph of its own, in which a power of 1/2 is a root.
         compilable: False where `step` branches on a number ("every k steps"): such a rule runs eagerly, where numbers are Python's.
         draws: whether `step` reads `c["normal"]`, independent standard normal numbers in the shape of g; `draws_at` says in which steps.
         past: names of numbers that each parameter carries from step to step on the host; `recur` makes them and `c` holds them.
@@ -66,6 +67,7 @@ class Rule(ABC):
     storage: ClassVar[Mapping[str, Codec]] = {}
     totals: ClassVar[tuple[str, ...]] = ()
     probe: ClassVar[str | None] = None
+    exponents: ClassVar[tuple[str, ...]] = ()
     compilable: ClassVar[bool] = True
     draws: ClassVar[bool] = False
     past: ClassVar[tuple[str, ...]] = ()

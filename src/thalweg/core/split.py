@@ -11,7 +11,7 @@ from torch import Tensor
 from thalweg.core import sharding
 from thalweg.core.buckets import Bucket, Piece, Plan, Scratch
 from thalweg.core.codecs import BF16, FULL
-from thalweg.core.kernel import Stores
+from thalweg.core.form import Stores
 from thalweg.core.random import salt
 from thalweg.core.sharding import Cut
 from thalweg.core.stack import matrix_shape, row_keys

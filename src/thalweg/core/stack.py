@@ -10,7 +10,7 @@ from torch import Tensor
 
 from thalweg.core import sharding
 from thalweg.core.buckets import Bucket, Piece, Plan, Scratch, is_ordinary, plain, widest
-from thalweg.core.kernel import Stores
+from thalweg.core.form import Stores
 from thalweg.core.random import LANES, salt
 
 

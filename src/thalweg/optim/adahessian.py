@@ -56,6 +56,7 @@ class AdaHessian(Rule):
     needs = Needs.LAYER
     probe = "hutchinson"
     nonnegative = ("v", "weight")
+    exponents = ("power",)
     lr: float = hyper(0.15, ">= 0", "learning rate")
     betas: tuple[float, float] = hyper((0.9, 0.999), "[0, 1)", "decay of the averages of the gradient and of the squared diagonal")
     eps: float = hyper(1e-4, ">= 0", "added to the denominator")

@@ -48,6 +48,7 @@ class FAdam(Rule):
 
     needs = Needs.LAYER
     nonnegative = ("f",)
+    exponents = ("p",)
     lr: float = hyper(1e-3, ">= 0", "learning rate")
     betas: tuple[float, float] = hyper((0.9, 0.999), "[0, 1)", "decay of the natural gradient's average and of the squared gradient's")
     eps: float = hyper(1e-8, "> 0", "upper limit of what is added to the denominator")
