@@ -1,12 +1,13 @@
 """Time and memory of whole optimizer steps, this library beside its peers in one run.
 
 python bench/optim_step.py [--list gpt,small] [--rules "AdamW;Lion"] [--repeats 11] [--fresh yes|no] [--first all]
-                            [--threads 2] [--clock wall|cpu] [--out DIR]
+                            [--threads 2] [--clock wall|cpu] [--out DIR] [--update]
 
 All columns of a rule are timed in turns on the same parameters; a table has the median of the ratios to torch's fused AdamW within each
 round. A peer that has several ways to run (foreach or not, ...) is taken in the fastest. The results go to DIR as dated JSON and as the
 Markdown table that the docs include.
-An interrupted run goes on where it stopped.
+An interrupted run goes on where it stopped. With --update the last results in DIR are kept: rows named by --rules are measured anew, and whatever
+else they lack is measured; each row says at which commit.
 On a machine that is busy with other work, `--threads 1 --clock cpu` counts the processor time of this process and not of its neighbours.
 """
 
@@ -52,10 +53,12 @@ def main() -> None:
         "environment": environment(PEERS),
         "repeats": options.repeats,
         "clock": options.clock,
-        "rows": {row.name: facts(row) for row in chosen},
+        "rows": {row.name: facts(row) | {"commit": commit()} for row in chosen},
         "times": {name: {} for name in options.list},
         "fresh": {},
     }
+    if options.update:
+        chosen, begun = rows(), updated(options.out, begun)
     partial = options.out / ".optim_step.partial.json"
     results = resumed(partial, begun)
     for listing in options.list:
@@ -69,6 +72,7 @@ def main() -> None:
                 results["fresh"][row.name] = in_fresh_processes(row, options.list[0], options.first == "all" or row.name in FIRST)
                 keep(partial, results)
                 print(f"{row.name}: {results['fresh'][row.name]}", flush=True)
+    results = in_order(results)
     results["goals"] = goals.judge(results)
     path = write(results, options.out)
     partial.unlink(missing_ok=True)
@@ -85,6 +89,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--first", choices=("some", "all"), default="some", help=f"whose first steps: {'; '.join(FIRST)}, or all rows")
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0 leaves its choice")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
+    parser.add_argument("--update", action="store_true", help="keep the other rows of the last results, and measure what they lack")
     parser.add_argument("--out", type=Path, default=HERE / "results")
     options = parser.parse_args()
     if unknown := [name for name in options.list if name not in LISTS]:
@@ -125,6 +130,28 @@ def facts(row: Row) -> dict[str, Any]:
         "period": row.period,
         "rule": repr(row.rule),
     }
+
+
+def updated(folder: Path, begun: dict[str, Any]) -> dict[str, Any]:
+    """The last results, but for the rows that this run has begun, with all rows of today in their order."""
+    path = max(folder.glob("optim_step_*.json"), default=None)
+    if path is None:
+        raise SystemExit(f"--update: there are no results in {folder}; run without it first.")
+    last = with_nan(json.loads(path.read_text(encoding="utf-8")))
+    if differs := [key for key in ("repeats", "clock") if last[key] != begun[key]]:
+        raise SystemExit(f"--update: {path.name} has {', '.join(f'{key} {last[key]}' for key in differs)}; give the same.")
+    anew = begun["rows"] if len(begun["rows"]) < len(rows()) else {}
+    held = {name: {"commit": last["commit"], **row} for name, row in last["rows"].items() if name not in anew}
+    kept = {row.name: held.get(row.name) or facts(row) | {"commit": begun["commit"]} for row in rows()}
+    times = {listing: last["times"].get(listing, {}) for listing in {**last["times"], **begun["times"]}}
+    times = {listing: {name: cells for name, cells in by_row.items() if name in held} for listing, by_row in times.items()}
+    return {**begun, "rows": kept, "times": times, "fresh": {name: facts for name, facts in last["fresh"].items() if name in held}}
+
+
+def in_order(results: dict[str, Any]) -> dict[str, Any]:
+    """The same with every table's rows in the order of `rows`."""
+    times = {listing: {name: by_row[name] for name in results["rows"] if name in by_row} for listing, by_row in results["times"].items()}
+    return {**results, "times": times}
 
 
 def resumed(partial: Path, begun: dict[str, Any]) -> dict[str, Any]:

@@ -18,12 +18,21 @@ def markdown(results: dict[str, Any]) -> str:
         f"Measured {results['date']} at commit `{results['commit']}`: torch {where['torch']}, Python {where['python']}, {where['threads']} threads "
         f"on {where['processor']}, {results['repeats']} rounds, clock: {results['clock']}; peers: "
         + (", ".join(f"{name} {version}" for name, version in where["peers"].items()) or "none installed")
-        + ".\n",
+        + f".{_other_commits(results)}\n",
         *_goals(results["goals"]),
         *(part for listing, by_row in results["times"].items() for part in _times(listing, by_row)),
         *_facts(results),
     ]
     return "\n".join(parts) + "\n"
+
+
+def _other_commits(results: dict[str, Any]) -> str:
+    """Which rows were measured at another commit than the last."""
+    by_commit: dict[str, list[str]] = {}
+    for name, row in results["rows"].items():
+        by_commit.setdefault(row.get("commit", results["commit"]), []).append(name)
+    others = [f"`{commit}`: {', '.join(names)}" for commit, names in by_commit.items() if commit != results["commit"]]
+    return f" Measured at other commits: {'; '.join(others)}." if others else ""
 
 
 def _goals(goals: list[dict[str, Any]]) -> list[str]:

@@ -19,24 +19,16 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bench")
-    command = [
-        sys.executable,
-        str(ROOT / "bench/optim_step.py"),
-        "--list",
-        "tiny",
-        "--rules",
-        "SGDW;Muon",
-        "--repeats",
-        "2",
-        "--fresh",
-        "no",
-        "--out",
-        str(folder),
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 0, done.stderr
+    run("--rules", "SGDW;Muon", "--out", str(folder))
     return folder
+
+
+def run(*options: str, fails: bool = False) -> str:
+    """What a small run of the bench says."""
+    command = [sys.executable, str(ROOT / "bench/optim_step.py"), "--list", "tiny", "--repeats", "2", "--fresh", "no", *options]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT / "src")}, check=False)
+    assert (done.returncode != 0) == fails, done.stderr
+    return done.stderr if fails else done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -71,15 +63,37 @@ def test_the_table_has_each_rule_and_each_goal(out: Path, results: dict) -> None
     assert not list(out.glob("*.part"))
 
 
-def test_every_rule_of_the_library_has_a_row() -> None:
+@pytest.fixture(scope="module")
+def timed() -> dict[str, str]:
+    """Every row of the bench, with its rule in words."""
     spec = importlib.util.spec_from_file_location("bench_rows", ROOT / "bench/steps/rows.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["bench_rows"] = module  # its dataclasses look themselves up there
     try:
         spec.loader.exec_module(module)
-        timed = " ".join(f"{row.name} {row.rule!r}" for row in module.rows())
+        return {row.name: repr(row.rule) for row in module.rows()}
     finally:
         del sys.modules["bench_rows"]
-    missing = [entry.name for entry in load() if entry.family == "optim" and f"{entry.name}(" not in timed]
-    assert not missing
+
+
+def test_an_update_measures_the_named_rows_anew_and_keeps_the_others(results: dict, timed: dict[str, str], tmp_path: Path) -> None:
+    held = {name: name if name in results["rows"] else "SGDW" for name in timed}  # so that nothing else is missing
+    old = {**results, "commit": "before", "rows": {name: {**results["rows"][like], "commit": "before"} for name, like in held.items()}}
+    old["times"] = {"tiny": {name: results["times"]["tiny"][like] for name, like in held.items()}}
+    (tmp_path / "optim_step_2000-01-01.json").write_text(json.dumps(old), encoding="utf-8")
+    run("--rules", "Muon", "--out", str(tmp_path), "--update")
+    new = json.loads(max(tmp_path.glob("optim_step_*.json")).read_text(encoding="utf-8"))
+    assert new["times"]["tiny"]["SGDW"] == old["times"]["tiny"]["SGDW"] and new["times"]["tiny"]["Muon"] != old["times"]["tiny"]["Muon"]
+    assert new["rows"]["SGDW"]["commit"] == "before" != new["rows"]["Muon"]["commit"] == new["commit"]
+    assert "Measured at other commits: `before`: AdamW, " in (tmp_path / "optim_step.md").read_text(encoding="utf-8")
+    assert list(new["times"]["tiny"]) == [name for name in new["rows"] if name in new["times"]["tiny"]]
+
+
+def test_an_update_without_results_is_refused(tmp_path: Path) -> None:
+    assert f"--update: there are no results in {tmp_path}; run without it first." in run("--out", str(tmp_path), "--update", fails=True)
+
+
+def test_every_rule_of_the_library_has_a_row(timed: dict[str, str]) -> None:
+    words = " ".join(timed.values())
+    assert not [entry.name for entry in load() if entry.family == "optim" and f"{entry.name}(" not in words]

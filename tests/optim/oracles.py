@@ -55,7 +55,7 @@ def follow(rule: RuleLike, ws: Sequence[Tensor], steps: int, grads: Callable[[in
     shared: dict[str, Any] = {name: torch.tensor(value, dtype=torch.float64) for name, value in rule.start().items()}
     for t in range(1, steps + 1):
         past = rule.recur(t, past)
-        c: dict[str, Any] = {"t": float(t), "loss": torch.inf, **past, **shared, **rule.scalars(t)}
+        c: dict[str, Any] = {"t": float(t), "rare": rule.rare_at(t), "loss": torch.inf, **past, **shared, **rule.scalars(t)}
         gs = [g.view_as(w) for g, w in zip(grads(t, [w.view_as(like) for w, like in zip(seen, ws, strict=True)]), seen, strict=True)]
         for phase, names in enumerate(rule.phases):
             parts = [rule.measure_phase(phase, g, w, s, c) for g, w, s in zip(gs, seen, states, strict=True)]
@@ -73,7 +73,7 @@ def act(rule: Any, g: Tensor, w: Tensor, s: State | None = None, t: int = 1, **s
     past: dict[str, float] = {}
     for step in range(1, t + 1):
         past = rule.recur(step, past)
-    return rule.step(g, w, rule.init(w) if s is None else s, {"t": float(t), **past, **rule.scalars(t), **sums})  # type: ignore[no-any-return]
+    return rule.step(g, w, rule.init(w) if s is None else s, {"t": float(t), "rare": rule.rare_at(t), **past, **rule.scalars(t), **sums})  # type: ignore[no-any-return]
 
 
 def numbers(*values: float) -> Tensor:

@@ -37,7 +37,7 @@ def by_hand(rule: RuleLike, matrices: Tensor, gradients: list[Tensor]) -> Tensor
         w = start[None]
         state = rule.init(w)
         for t, g in enumerate(gradients, 1):
-            d, new = rule.step(g[i][None], w, state, {"t": float(t), **rule.scalars(t)})
+            d, new = rule.step(g[i][None], w, state, {"t": float(t), "rare": rule.rare_at(t), **rule.scalars(t)})
             w, state = rule.apply(w, d), {**state, **new}
         out.append(w[0])
     return torch.stack(out)

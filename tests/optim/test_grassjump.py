@@ -53,7 +53,7 @@ def test_at_full_rank_the_momentum_of_the_weights_outlives_a_jump() -> None:
 def test_between_jumps_it_is_grasswalk() -> None:
     s, w, g = run(1, rank=3)[0], *(x.unsqueeze(0) for x in weights([(5, 8), (5, 8)]))
     s = {name: s[name].unsqueeze(0) for name in ("p", "m", "v", "length")}
-    c = {"t": 2.0, **rates((0.9, 0.999), 2), "normal": g}
+    c = {"t": 2.0, "rare": False, **rates((0.9, 0.999), 2), "normal": g}
     jump, walk = (rule.step(g, w, s, c) for rule in (GrassJump(rank=3), GrassWalk(rank=3)))
     assert torch.equal(jump[0], walk[0]) and all(torch.equal(jump[1][name], walk[1][name]) for name in s)
 

@@ -49,7 +49,7 @@ def test_a_step_by_hand() -> None:
     g = gradient(1, [Z[0]])[0].unsqueeze(0)
     p = orthonormal(weights([(3, 2)])[0].unsqueeze(0))
     s = {**start(g, 2), "length": torch.full((1, 1, 1), 0.01, dtype=g.dtype)}
-    d, new = descent(g, p, {**s, "p": p}, {"t": 5.0, **rates((0.9, 0.99), 5)}, (0.9, 0.99), 1e-3, 1.5)
+    d, new = descent(g, p, {**s, "p": p}, {"t": 5.0, "rare": True, **rates((0.9, 0.99), 5)}, (0.9, 0.99), 1e-3, 1.5)
     expected = torch.zeros(3, 7, dtype=g.dtype)
     rest = torch.zeros_like(expected)
     for i in range(7):
@@ -60,5 +60,5 @@ def test_a_step_by_hand() -> None:
     assert rest.norm() > 0.015 == pytest.approx(new["length"].item()), "the limit is at work"
     rate = math.sqrt(1 - 0.99**5) / (1 - 0.9**5)
     assert torch.allclose(d[0].mT, rate * (expected + rest * 0.015 / rest.norm()), rtol=1e-6)
-    free, held = descent(g, p, {**start(g, 2), "p": p}, {"t": 5.0, **rates((0.9, 0.99), 5)}, (0.9, 0.99), 1e-3, 1.5)
+    free, held = descent(g, p, {**start(g, 2), "p": p}, {"t": 5.0, "rare": True, **rates((0.9, 0.99), 5)}, (0.9, 0.99), 1e-3, 1.5)
     assert torch.allclose(free[0].mT, rate * (expected + rest), rtol=1e-6) and held["length"].item() == pytest.approx(rest.norm().item(), rel=1e-6)

@@ -74,9 +74,10 @@ class Program:
 
     def eager(self, g: Tensor, w: Tensor, stores: Stores, numbers: Numbers, index: Tensor | None, shapes: list[list[int]]) -> Any:
         """Run the body on pieces of `BLOCK` elements where the rule is elementwise, else at once."""
+        if w.numel() > BLOCK:
+            _keep_pieces()
         if not self.elementwise or w.numel() <= BLOCK:
             return self.body(g, w, stores, numbers, index, shapes)
-        _keep_pieces()
         total = None
         rows = BLOCK // (w.shape[1] if w.dim() == 2 else 1)  # of the first dimension, which gradient, weights and stores share
         cut = [zip(*[torch.split(x, rows) for x in held], strict=True) for held in stores]

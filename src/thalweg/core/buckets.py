@@ -17,7 +17,7 @@ from torch import Tensor
 
 from thalweg.core import sharding
 from thalweg.core.codecs import FULL, Codec
-from thalweg.core.contract import Needs, RuleLike
+from thalweg.core.contract import RuleLike
 from thalweg.core.form import Form, Layout, Stores
 from thalweg.core.precision import fallback_reason
 
@@ -119,6 +119,7 @@ class Bucket(ABC):
         self.reasons: dict[str, str] = {}  # why a state is stored at full precision against the plan
         self.stores: Stores = []
         self.worth = sum(p.numel() for p in params)  # elements that share this bucket's compiled program
+        self.rule_shape: tuple[int, ...] = (2,)  # the shape in which the rule sees a parameter, or a piece of one
         self.kernel: Form
         self.programs: dict[str, Any] = {}  # what runs on this bucket, kept so that it need not be looked up in every step
 
@@ -146,7 +147,7 @@ class Bucket(ABC):
         layout = Layout.of(rule)
         if layout == self.kernel.layout:
             return
-        example = torch.zeros((1, 2, 3) if rule.kind is not Needs.ELEMENTWISE else (6,))
+        example = torch.empty(self.rule_shape, device="meta")
         old, new = ([(name, list(x.shape)) for name, x in r.init(example).items()] for r in (self.plan.rule, rule))
         if old != new:
             had, wants = (", ".join(f"{name} {shape}" for name, shape in kept) or "none" for kept in (old, new))

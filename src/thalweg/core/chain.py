@@ -178,6 +178,10 @@ class Chain:
         """Whether a link reads noise in step t."""
         return any(link.draws_at(t) for link in self.links)
 
+    def rare_at(self, t: float) -> bool:
+        """Whether step t is rare for a link."""
+        return any(link.rare_at(t) for link in self.links)
+
     def recur(self, t: int, past: Mapping[str, float]) -> dict[str, float]:
         """The numbers that the links carry, each from its own."""
         return self._labelled(lambda link, label: link.recur(t, _within(past, label)))
@@ -226,7 +230,7 @@ class Chain:
         new: State = {}
         d = g
         for link, label in zip(self.links[:stop], self.labels[:stop], strict=True):
-            given = _within(c, label) | ({"gradient": g} if link.sees_gradient else {})
+            given = _within(c, label) | {"rare": c["rare"] and link.rare_at(c["t"])} | ({"gradient": g} if link.sees_gradient else {})
             d, mine = link.step(d, w, _within(s, label), given)
             new |= {f"{label}.{k}": v for k, v in mine.items()}
         return d, new

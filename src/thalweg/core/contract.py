@@ -106,6 +106,9 @@ class RuleLike(Protocol):
     def draws_at(self, t: float) -> bool:
         """Whether step t reads the noise, where the body is not compiled."""
 
+    def rare_at(self, t: float) -> bool:
+        """Whether step t does what most steps do not, and runs eagerly."""
+
     def recur(self, t: int, past: Mapping[str, float]) -> dict[str, float]:
         """The numbers of `past` at step t, from those of the step before; {} stands for those before the first."""
 

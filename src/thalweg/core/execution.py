@@ -103,7 +103,7 @@ class Execution:
             runner: Program | None = bucket.programs.get(part)
             if runner is None:
                 runner = bucket.programs[part] = program(rule, bucket.kernel, part)
-            ready = self._compiles(bucket, t) and runner.prepare(bucket, wait=True)
+            ready = self._compiles(bucket, t) and not rule.rare_at(t) and runner.prepare(bucket, wait=True)
             if not ready and self.backend == "auto" and self._compiles(bucket, EAGER_STEPS + 1):
                 runner.prepare(bucket, wait=False)
             for piece in bucket.pieces(members, mine, self.scratch):

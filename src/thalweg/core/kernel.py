@@ -15,7 +15,7 @@ from torch import Tensor
 from thalweg.core.codecs import Codec
 from thalweg.core.contract import RuleLike, State
 from thalweg.core.form import Form, Numbers, Stores
-from thalweg.core.random import LANES, lanes, mix_int, normal_from, words
+from thalweg.core.random import LANES, lanes, mix_int, normals, words
 from thalweg.core.rounding import kahan_read, kahan_write, round_weights
 
 ABSORB_STREAM = 64
@@ -55,8 +55,9 @@ class Body:
                 full = kahan_read(w, stores[-1][0])
             old = _decoded(form, stores, shapes, compute)
             draw = _drawer(form, c, index)
+            c["rare"] = not isinstance(numbers, Tensor) and bound.rare_at(c["t"])
             if form.draws and (isinstance(numbers, Tensor) or bound.draws_at(c["t"])):
-                c["normal"] = normal_from(draw(NORMAL_STREAM, full), draw(NORMAL_STREAM + 1, full), compute)
+                c["normal"] = normals(draw(NORMAL_STREAM, full), draw(NORMAL_STREAM + 1, full), compute)
             direction, new = bound.step(g.to(compute), full, old, c)
             in_place = full is w and isinstance(bound.rate, float)  # eager, and w - lr d: nothing to keep beside w
             if in_place and any(_shared(direction, x) for x in old.values()):  # which are written first
@@ -84,7 +85,9 @@ class Body:
 
         def measure(g: Tensor, w: Tensor, stores: Stores, numbers: Numbers, index: Tensor | None, shapes: Shapes, form: Form = self.form) -> Tensor:
             values, c = form.layout.read(numbers.unbind() if isinstance(numbers, Tensor) else numbers)
-            sums = rule.bound(values).measure_phase(phase, g.to(compute), w.to(compute), _decoded(form, stores, shapes, compute), c)
+            bound = rule.bound(values)
+            c["rare"] = not isinstance(numbers, Tensor) and bound.rare_at(c["t"])
+            sums = bound.measure_phase(phase, g.to(compute), w.to(compute), _decoded(form, stores, shapes, compute), c)
             return torch.stack([sums[name] for name in rule.phases[phase]])
 
         return measure
@@ -163,7 +166,11 @@ def _drawer(form: Form, c: Mapping[str, Any], index: Tensor | None) -> Draw:
         if x.dim() == 2 and x.shape[1] == LANES and not form.many:
             row = index if form.indexed else (torch.arange(x.shape[0], dtype=torch.int32, device=device) + index).unsqueeze(1)
             return words(row, lanes(device), key)
-        element = torch.arange(x.numel() // index.numel(), dtype=torch.int32, device=device)
-        return words(index.unsqueeze(1) + (element >> 8), element & (LANES - 1), key).view(x.shape)
+        each = x.numel() // index.numel()
+        if torch.compiler.is_compiling():
+            element = torch.arange(each, dtype=torch.int32, device=device)
+            return words(index.unsqueeze(1) + (element >> 8), element & (LANES - 1), key).view(x.shape)
+        row = index.unsqueeze(1) + torch.arange(-(-each // LANES), dtype=torch.int32, device=device)  # a row shares most work
+        return words(row.unsqueeze(2), lanes(device), key).flatten(1)[:, :each].reshape(x.shape)
 
     return draw

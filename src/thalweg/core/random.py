@@ -21,6 +21,9 @@ from torch import Tensor
 LANES = 256
 """Elements that share one pair (a, b); a power of two."""
 
+PART = 65_536
+"""Elements that are made normal at once outside of a compiled function."""
+
 _GOLDEN = 0x9E3779B9
 _SHIFT = LANES.bit_length() - 1
 
@@ -116,6 +119,14 @@ def normal_from(first: Tensor, second: Tensor, dtype: torch.dtype) -> Tensor:
     u = (((mix(first) >> 8) & 0xFFFFFF) + 1).to(dtype) / 2.0**24
     v = ((mix(second) >> 8) & 0xFFFFFF).to(dtype) / 2.0**24
     return torch.sqrt(-2.0 * torch.log(u)) * torch.cos(2.0 * math.pi * v)
+
+
+def normals(first: Tensor, second: Tensor, dtype: torch.dtype) -> Tensor:
+    """`normal_from`, for large tensors outside of a compiled function in parts that stay in cache."""
+    if torch.compiler.is_compiling() or first.numel() <= PART:
+        return normal_from(first, second, dtype)
+    parts = zip(torch.split(first.flatten(), PART), torch.split(second.flatten(), PART), strict=True)
+    return torch.cat([normal_from(a, b, dtype) for a, b in parts]).view(first.shape)
 
 
 def rademacher(like: Tensor, generator: torch.Generator) -> Tensor:

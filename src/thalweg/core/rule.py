@@ -51,7 +51,7 @@ class Rule(ABC):
         totals: names of sums over all elements of all parameters, which `measure` contributes to and `step` reads in `c`.
         probe: "hutchinson" or "gnb" where the rule absorbs a diagonal curvature estimate.
         exponents: hyperparameters that are only ever exponents of tensors; each value gives a graph of its own, in which a power of 1/2 is a root.
-        compilable: False where `step` branches on a number ("every k steps"): such a rule runs eagerly, where numbers are Python's.
+        compilable: False where `step` branches on a number: such a rule runs eagerly, where numbers are Python's.
         draws: whether `step` reads `c["normal"]`, independent standard normal numbers in the shape of g; `draws_at` says in which steps.
         past: names of numbers that each parameter carries from step to step on the host; `recur` makes them and `c` holds them.
         shared: names of numbers that all parameters share; `share` makes them from the sums. In `measure` and `share` `c` holds the old ones,
@@ -112,6 +112,10 @@ class Rule(ABC):
     def draws_at(self, t: float) -> bool:
         """Whether step t reads `c["normal"]`; asked only where the body is not compiled, for rules that draw every k steps."""
         return self.draws
+
+    def rare_at(self, t: float) -> bool:
+        """Whether step t does what most steps do not, such as finding a new basis: `c["rare"]`. Such a step is not compiled, and the others are."""
+        return False
 
     def recur(self, t: int, past: Mapping[str, float]) -> dict[str, float]:
         """The numbers of `past` at step t >= 1, from those of the step before ({} at a parameter's first step)."""

@@ -30,11 +30,11 @@ class SplitBucket(Bucket):
         self.param = params[0]
         if self.param.is_complex():
             raise TypeError(f"{plan.rule.name}: sharded complex parameters are supported by elementwise rules only.")
-        self.shape = matrix_shape(self.param.shape, plan.layout, plan.split)
-        start = plan.rule.init(torch.zeros(self.shape, dtype=self.compute, device=self.device))
+        self.rule_shape = matrix_shape(self.param.shape, plan.layout, plan.split)
+        start = plan.rule.init(torch.zeros(self.rule_shape, dtype=self.compute, device=self.device))
         self.inner = {name: tuple(x.shape) for name, x in start.items()}
         self.cuts = {name: self._cut(tuple(x.shape)) for name, x in start.items()}
-        self.cuts["compensation"] = self._cut(self.shape)
+        self.cuts["compensation"] = self._cut(self.rule_shape)
         for name, x in start.items():
             codec = self.choose(name, x.numel())
             if codec not in (FULL, BF16):
@@ -44,7 +44,7 @@ class SplitBucket(Bucket):
         self.kernel = self.form(indexed=False)
         if self.kernel.rounding == "kahan":
             self.stores.append((torch.zeros_like(self.param.to_local(), dtype=self.dtype),))  # type: ignore[attr-defined]
-        self.index = row_keys([(salt(ids[0]), self.shape[0])], math.prod(self.shape[1:]), self.device) if self.kernel.noisy else None
+        self.index = row_keys([(salt(ids[0]), self.rule_shape[0])], math.prod(self.rule_shape[1:]), self.device) if self.kernel.noisy else None
 
     def stand_in(self) -> Piece:
         """Not asked for, since nothing is compiled."""
@@ -52,9 +52,9 @@ class SplitBucket(Bucket):
 
     def _cut(self, inner: tuple[int, ...]) -> Cut | None:
         """How a state of a shape lies on the processes; None for one that each of them holds whole."""
-        if inner == self.shape:
+        if inner == self.rule_shape:
             return Cut.like(self.param)  # type: ignore[arg-type]
-        if math.prod(inner) <= sum(self.shape):
+        if math.prod(inner) <= sum(self.rule_shape):
             return None
         return Cut.along(max(range(len(inner)), key=inner.__getitem__), inner, self.param)  # type: ignore[arg-type]
 
@@ -65,11 +65,11 @@ class SplitBucket(Bucket):
 
     def pieces(self, members: range, grads: list[Tensor], scratch: Scratch) -> Iterator[Piece]:
         """The kernel call on the gathered matrix; its results are cut back to shards by `targets` and `sources`."""
-        w = sharding.whole(self.param.detach()).reshape(self.shape).clone()
-        g = sharding.whole(sharding.aligned(grads[0], self.param)).reshape(self.shape)
+        w = sharding.whole(self.param.detach()).reshape(self.rule_shape).clone()
+        g = sharding.whole(sharding.aligned(grads[0], self.param)).reshape(self.rule_shape)
         stores: Stores = []
         for name, (store,) in zip([*self.codecs, "compensation"], self.stores, strict=False):
-            stores.append((sharding.whole(self._shown(name, store)).reshape(self.inner.get(name, self.shape)).clone(),))
+            stores.append((sharding.whole(self._shown(name, store)).reshape(self.inner.get(name, self.rule_shape)).clone(),))
         yield SplitPiece(g, w, stores, self.index, bucket=self)
 
     def keep(self, piece: Piece) -> None:

@@ -45,7 +45,7 @@ class StackBucket(Bucket):
         super().__init__(params, ids, plan, group)
         self.matrix = matrix_shape(plain(params[0]).shape, plan.layout, plan.split)
         self.ordinary = all(map(is_ordinary, params))
-        stack, rows, cols = self.matrix
+        self.rule_shape = stack, rows, cols = self.matrix
         start = plan.rule.init(torch.zeros((stack * len(params), rows, cols), dtype=self.compute, device=self.device))
         self.inner = {name: tuple(x.shape[1:]) for name, x in start.items()}
         self.each: dict[str, int] = {}

@@ -25,7 +25,7 @@ from thalweg.core.space import Choice, Log, OneMinusLog, Space
 from thalweg.optim.adam import bias_correction
 from thalweg.optim.dct import dct_basis
 from thalweg.optim.plus import plus
-from thalweg.optim.subspace import lifted, refuse_new_rank, sizes, wide
+from thalweg.optim.subspace import lifted, sizes, wide
 
 CARD = Card(
     name="DCTAdamW",
@@ -68,7 +68,6 @@ class DCTAdamW(Rule):
         return bias_correction(self.betas, self.eps, t)
 
     def step(self, g: Tensor, w: Tensor, s: State, c: Scalars) -> tuple[Tensor, State]:
-        refuse_new_rank(self.name, s["m"], w, self.rank)
         (b1, b2), x, index, m, v = self.betas, wide(g), s["index"], s["m"], s["v"]
         q = dct_basis(x.shape[-2], g.dtype, g.device)
         if (c["t"] - 1) % self.every == 0:

@@ -20,7 +20,7 @@ from thalweg.core.rule import Needs, Rule, Scalars, State, ema
 from thalweg.core.space import Log, OneMinusLog, Space
 from thalweg.optim.adam import bias_correction
 from thalweg.optim.plus import plus
-from thalweg.optim.subspace import leading, lifted, refuse_new_rank, sizes, wide
+from thalweg.optim.subspace import leading, lifted, sizes, wide
 
 CARD = Card(
     name="GaLore",
@@ -46,7 +46,6 @@ class GaLore(Rule):
     """Adam on gradients projected to their leading singular vectors, which are found anew every few hundred steps."""
 
     needs = Needs.MATRIX
-    compilable = False
     nonnegative = ("v",)
     lr: float = hyper(1e-2, ">= 0", "learning rate")
     rank: int = hyper(128, "int >= 1", "dimension r of the subspace, at most the short side")
@@ -63,11 +62,13 @@ class GaLore(Rule):
     def scalars(self, t: int) -> dict[str, float]:
         return {"rate": bias_correction(self.betas, 0.0, t)["rate"]}
 
+    def rare_at(self, t: float) -> bool:
+        return (t - 1) % self.every == 0
+
     def step(self, g: Tensor, w: Tensor, s: State, c: Scalars) -> tuple[Tensor, State]:
-        refuse_new_rank(self.name, s["m"], w, self.rank)
         (b1, b2), x = self.betas, wide(g)
-        p = leading(x, s["p"].shape[-1]) if (c["t"] - 1) % self.every == 0 else s["p"]  # (1)
+        p = leading(x, s["p"].shape[-1]) if c["rare"] else s["p"]  # (1)
         r = p.mT @ x  # (2)
         m, v = ema(s["m"], r, b1), ema(s["v"], r * r, b2)  # (3)
-        d = lifted(p, m * (self.scale * c["rate"]) / (v.sqrt() + self.eps), w)
+        d = lifted(p * (self.scale * c["rate"]), m / (v.sqrt() + self.eps), w)
         return plus(d, self.weight_decay, w), {"p": p, "m": m, "v": v}  # (4)

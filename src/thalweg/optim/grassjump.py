@@ -19,7 +19,7 @@ from thalweg.core.rule import Needs, Rule, Scalars, State
 from thalweg.core.space import Log, OneMinusLog, Space
 from thalweg.optim.grassmann import descent, rates, start
 from thalweg.optim.plus import plus
-from thalweg.optim.subspace import orthonormal, refuse_new_rank, wide
+from thalweg.optim.subspace import orthonormal, wide
 
 CARD = Card(
     name="GrassJump",
@@ -46,7 +46,6 @@ class GrassJump(Rule):
     """Adam in a random subspace, drawn anew every hundred steps; the rest of the gradient is scaled to match and added."""
 
     needs = Needs.MATRIX
-    compilable = False
     draws = True
     nonnegative = ("v", "length")
     lr: float = hyper(1e-3, ">= 0", "learning rate")
@@ -63,11 +62,13 @@ class GrassJump(Rule):
     def scalars(self, t: int) -> dict[str, float]:
         return rates(self.betas, t)
 
-    def draws_at(self, t: float) -> bool:
+    def rare_at(self, t: float) -> bool:
         return (t - 1) % self.every == 0
 
+    def draws_at(self, t: float) -> bool:
+        return self.rare_at(t)
+
     def step(self, g: Tensor, w: Tensor, s: State, c: Scalars) -> tuple[Tensor, State]:
-        refuse_new_rank(self.name, s["m"], w, self.rank)
-        p = orthonormal(wide(c["normal"])[..., : s["p"].shape[-1]]) if self.draws_at(c["t"]) else s["p"]  # (1)
+        p = orthonormal(wide(c["normal"])[..., : s["p"].shape[-1]]) if c["rare"] else s["p"]  # (1)
         d, new = descent(g, p, s, c, self.betas, self.eps, self.growth)
         return plus(d, self.weight_decay, w), new  # (2)

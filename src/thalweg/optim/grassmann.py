@@ -72,9 +72,9 @@ def rates(betas: tuple[float, float], t: int) -> dict[str, float]:
 
 
 def descent(g: Tensor, p: Tensor, s: State, c: Scalars, betas: tuple[Any, Any], eps: Any, growth: Any) -> tuple[Tensor, State]:
-    """The direction d of a step and the new state, given the basis p of this step; `c` has t and `rates`."""
+    """The direction d of a step and the new state, given the basis p of this step; `c` has t, rare and `rates`."""
     x, m, v = wide(g), s["m"], s["v"]
-    if p is not s["p"] and c["t"] > 1:
+    if c["rare"] and c["t"] > 1 and p is not s["p"]:
         m, v = turned(p.mT @ s["p"], m, v, c["past1"], c["past2"])  # (2)
     r = p.mT @ x  # (1)
     m, v = ema(m, r, betas[0]), ema(v, r * r, betas[1])  # (3)

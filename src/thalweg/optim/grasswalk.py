@@ -20,7 +20,7 @@ from thalweg.core.rule import Needs, Rule, Scalars, State
 from thalweg.core.space import Log, OneMinusLog, Space
 from thalweg.optim.grassmann import descent, geodesic, rates, start
 from thalweg.optim.plus import plus
-from thalweg.optim.subspace import leading, refuse_new_rank, wide
+from thalweg.optim.subspace import leading, wide
 
 CARD = Card(
     name="GrassWalk",
@@ -48,7 +48,6 @@ class GrassWalk(Rule):
     """Adam in a subspace that takes a random step every hundred steps; the rest of the gradient is scaled to match and added."""
 
     needs = Needs.MATRIX
-    compilable = False
     draws = True
     nonnegative = ("v", "length")
     lr: float = hyper(1e-3, ">= 0", "learning rate")
@@ -66,15 +65,15 @@ class GrassWalk(Rule):
     def scalars(self, t: int) -> dict[str, float]:
         return rates(self.betas, t)
 
+    def rare_at(self, t: float) -> bool:
+        return (t - 1) % self.every == 0
+
     def draws_at(self, t: float) -> bool:
-        return t > 1 and (t - 1) % self.every == 0
+        return t > 1 and self.rare_at(t)
 
     def step(self, g: Tensor, w: Tensor, s: State, c: Scalars) -> tuple[Tensor, State]:
-        refuse_new_rank(self.name, s["m"], w, self.rank)
         p, r = s["p"], s["p"].shape[-1]
-        if c["t"] == 1:
-            p = leading(wide(g), r)  # (1)
-        elif self.draws_at(c["t"]):
-            p = geodesic(p, wide(c["normal"])[..., :r], self.angle)  # (2)
+        if c["rare"]:
+            p = leading(wide(g), r) if c["t"] == 1 else geodesic(p, wide(c["normal"])[..., :r], self.angle)  # (1), (2)
         d, new = descent(g, p, s, c, self.betas, self.eps, self.growth)
         return plus(d, self.weight_decay, w), new  # (3)

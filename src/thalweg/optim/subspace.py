@@ -27,12 +27,6 @@ def sizes(w: Tensor, rank: int) -> tuple[int, int, int]:
     return short, min(rank, short), long
 
 
-def refuse_new_rank(owner: str, m: Tensor, w: Tensor, rank: int) -> None:
-    """Raise ValueError where the state m, [batch, rank, long], was made for another rank than the one asked for now."""
-    if (now := sizes(w, rank)[1]) != m.shape[-2]:
-        raise ValueError(f"{owner}: rank was changed after the first step, so {m.shape[-2]} rows of state became {now}; build a new optimizer.")
-
-
 def orthonormal(x: Tensor) -> Tensor:
     """The Q of x = Q R with a positive diagonal of R, which makes it unique: [batch, n, r], r <= n, to orthonormal columns of the same shape."""
     q, r = torch.linalg.qr(x)
