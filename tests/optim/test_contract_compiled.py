@@ -84,7 +84,8 @@ def count_graphs(rule: RuleLike) -> None:
     if rule.kind is Needs.ELEMENTWISE:
         assert made == parts(rule) * (2 if rule.draws else 1), "noise is numbered otherwise in packed parameters"
     else:
-        assert parts(rule) <= made <= 4 * parts(rule), "one matrix or a stack, tall or wide"
+        most = 8 if "ns_steps" in rule.hyper() else 4
+        assert parts(rule) <= made <= most * parts(rule), "one matrix or a stack, tall or wide, and for Newton-Schulz long or not"
     for key, value in [*other_values(rule), ("lr", torch.tensor(0.1)), ("lr", 0.01)]:
         opt.param_groups[0][key] = value
         advance(opt, params, range(3, 4))

@@ -74,8 +74,7 @@ class Program:
 
     def eager(self, g: Tensor, w: Tensor, stores: Stores, numbers: Numbers, index: Tensor | None, shapes: list[list[int]]) -> Any:
         """Run the body on pieces of `BLOCK` elements where the rule is elementwise, else at once."""
-        if w.numel() > BLOCK:
-            _keep_pieces()
+        _keep_pieces()
         if not self.elementwise or w.numel() <= BLOCK:
             return self.body(g, w, stores, numbers, index, shapes)
         total = None
