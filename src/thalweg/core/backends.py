@@ -45,7 +45,9 @@ class Program:
         self.sums = part.startswith("measure")
         self.failure: str | None = None
         self._compiled: Runner | None = None
-        self._direct: Runner | None = None
+        self._direct: Runner | None = None  # of an elementwise body
+        self._by_shape: dict[object, Runner] = {}  # of any other: which graph ran for tensors that lie like these
+        self._ran: Runner | None = None
         self._reported = False
         self._compiling: threading.Thread | None = None
 
@@ -67,10 +69,18 @@ class Program:
     def compiled(self, g: Tensor, w: Tensor, stores: Stores, numbers: Numbers, index: Tensor | None, shapes: list[list[int]]) -> Any:
         """Run the compiled form; call only after `prepare` said so."""
         assert self._compiled is not None
-        if self._direct is not None and g.dtype is w.dtype:
-            results = self._direct(g, w, stores, numbers, index, shapes)
+        direct, key = self._direct if g.dtype is w.dtype else None, None
+        if not self.elementwise:
+            key = _signature(g, w, stores, index, shapes)
+            direct = self._by_shape.get(key)
+        if direct is not None:
+            results = direct(g, w, stores, numbers, index, shapes)
             return results[0] if self.sums else None
-        return self._compiled(*_bare(g, w, stores, numbers, index, shapes))
+        self._ran = None
+        result = self._compiled(*_bare(g, w, stores, numbers, index, shapes))
+        if key is not None and self._ran is not None:
+            self._by_shape[key] = self._ran
+        return result
 
     def eager(self, g: Tensor, w: Tensor, stores: Stores, numbers: Numbers, index: Tensor | None, shapes: list[list[int]]) -> Any:
         """Run the body on pieces of `BLOCK` elements where the rule is elementwise, else at once."""
@@ -109,6 +119,13 @@ class Program:
 
             graphs: list[Runner] = []
 
+            def marked(run: Callable[..., Any], direct: Runner) -> Callable[..., Any]:
+                def call(*inputs: Any) -> Any:
+                    self._ran = direct
+                    return run(*inputs)
+
+                return call
+
             def backend(graph: torch.fx.GraphModule, inputs: list[Any]) -> Callable[..., Any]:
                 try:
                     run = cast("Callable[..., Any]", compile_fx(graph, inputs, config_patches=options))
@@ -118,6 +135,7 @@ class Program:
                     run = cast("Callable[..., Any]", compile_fx(graph, inputs, config_patches={**options, "_post_fusion_custom_pass": Apart()}))
                 with suppress(AttributeError, KeyError, SyntaxError):  # another torch may name its inputs otherwise: then every call is checked
                     graphs.append(_unguarded(graph, run))
+                    return run if self.elementwise else marked(run, graphs[-1])
                 return run
 
             compiled = torch.compile(own, dynamic=True, fullgraph=True, backend=backend)
@@ -137,6 +155,12 @@ def _bare(g: Tensor, w: Tensor, stores: Stores, numbers: Numbers, index: Tensor 
     return g.data, w.data, [tuple([x.data for x in held]) for held in stores], numbers, None if index is None else index.data, shapes
 
 
+def _signature(g: Tensor, w: Tensor, stores: Stores, index: Tensor | None, shapes: list[list[int]]) -> object:
+    """All that the checks for which graph is wanted look at, where the numbers are in a tensor."""
+    tensors = (g, w, *(x for held in stores for x in held), *(() if index is None else (index,)))
+    return g.dtype, *[(x.shape, x.stride()) for x in tensors], *map(tuple, shapes)
+
+
 def _unguarded(graph: torch.fx.GraphModule, run: Callable[..., Any]) -> Runner:
     """A compiled graph behind the body's signature (it returns its results in a list), without the checks for which graph is wanted.
 
@@ -148,6 +172,8 @@ def _unguarded(graph: torch.fx.GraphModule, run: Callable[..., Any]) -> Runner:
     for node in (node for node in graph.graph.nodes if node.op == "placeholder"):
         given = node.meta["grapharg"]
         if given.source.name.startswith("L["):  # an argument, or a part of one such as L['w'].size()[0] or L['stores'][0][0]
+            if not re.match(r"L\['(g|w|stores|numbers|index|shapes)'\]", given.source.name):
+                raise KeyError(given.source.name)
             inputs.append(re.sub(r"L\['(\w+)'\]", r"\1", given.source.name))
         else:  # a constant of a method's file
             scope[node.name] = given.example

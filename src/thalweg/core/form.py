@@ -29,13 +29,15 @@ class Layout:
 
     Args:
         dynamic: hyperparameters that are numbers, with the length of a tuple (0 for a plain number).
-        static: the other hyperparameters and the exponents, with their values; they are part of the graph.
+        static: the other hyperparameters with their values; they are part of the graph.
+        exponents: hyperparameters that are exponents, with their values as text: the compiler would take a float for a variable.
         scalars: names of the rule's scalars and of the numbers that a parameter carries.
         inputs: names of the numbers that come from the device: the sums over all parameters, and what parameters share.
     """
 
     dynamic: tuple[tuple[str, int], ...]
     static: tuple[tuple[str, Any], ...]
+    exponents: tuple[tuple[str, str], ...]
     scalars: tuple[str, ...]
     inputs: tuple[str, ...]
 
@@ -44,15 +46,18 @@ class Layout:
         """The layout of a rule's numbers."""
         dynamic: list[tuple[str, int]] = []
         static: list[tuple[str, Any]] = []
+        exponents: list[tuple[str, str]] = []
         for name, value in rule.hyper().items():
             if isinstance(value, tuple):
                 dynamic.append((name, len(value)))
-            elif isinstance(value, Tensor) or (isinstance(value, float) and name not in rule.exponents):
+            elif isinstance(value, float) and name in rule.exponents:
+                exponents.append((name, repr(value)))
+            elif isinstance(value, float | Tensor):
                 dynamic.append((name, 0))
             else:
                 static.append((name, value))
         scalars = ("t", "noise", *rule.past, *rule.scalars(1))
-        return cls(tuple(dynamic), tuple(static), scalars, tuple([name for names in rule.inputs for name in names]))
+        return cls(tuple(dynamic), tuple(static), tuple(exponents), scalars, tuple([name for names in rule.inputs for name in names]))
 
     def write(self, rule: RuleLike, t: int, noise: int, past: Sequence[float] = ()) -> list[float]:
         """The numbers of step t, without those from the device. `noise` keys the noise; `past` is what the parameters carry, already of this step."""
@@ -66,7 +71,7 @@ class Layout:
 
     def read(self, numbers: Sequence[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Hyperparameters and scalars, by name, from the unbound vector (what is not known yet is left out)."""
-        values: dict[str, Any] = dict(self.static)
+        values: dict[str, Any] = dict(self.static) | {name: float(text) for name, text in self.exponents}
         at = 0
         for name, length in self.dynamic:
             values[name] = tuple([numbers[at + i] for i in range(length)]) if length else numbers[at]

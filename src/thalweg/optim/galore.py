@@ -1,7 +1,7 @@
 """GaLore. Zhao et al. (2024), arXiv:2403.03507, algorithm 2 (GaLore-Adam).
 
-    P <- the leading r left singular vectors of g            (1)  every k steps; right ones and g^T where g has as many rows as columns or more
-    R = P^T g                                                (2)  the projected gradient
+    P <- the leading r left singular vectors of g            (1)  every k steps; right ones where g has as many rows as columns or more
+    R = P^T g                                                (2)  the projected gradient; g P in the other case, and P m, below, is m P^T
     m <- b1 m + (1 - b1) R,  v <- b2 v + (1 - b2) R^2        (3)
     w <- w - lr (alpha P rho m / (sqrt(v) + eps) + lambda w) (4)  rho = sqrt(1 - b2^t) / (1 - b1^t)
 
@@ -20,7 +20,7 @@ from thalweg.core.rule import Needs, Rule, Scalars, State, ema
 from thalweg.core.space import Log, OneMinusLog, Space
 from thalweg.optim.adam import bias_correction
 from thalweg.optim.plus import plus
-from thalweg.optim.subspace import leading, lifted, sizes, wide
+from thalweg.optim.subspace import leading, projected, returned, sizes, wide
 
 CARD = Card(
     name="GaLore",
@@ -57,7 +57,8 @@ class GaLore(Rule):
 
     def init(self, w: Tensor) -> State:
         short, rank, long = sizes(w, self.rank)
-        return {"p": w.new_zeros(w.shape[0], short, rank), "m": w.new_zeros(w.shape[0], rank, long), "v": w.new_zeros(w.shape[0], rank, long)}
+        shape = (long, rank) if w.shape[-2] >= w.shape[-1] else (rank, long)
+        return {"p": w.new_zeros(w.shape[0], short, rank), "m": w.new_zeros(w.shape[0], *shape), "v": w.new_zeros(w.shape[0], *shape)}
 
     def scalars(self, t: int) -> dict[str, float]:
         return {"rate": bias_correction(self.betas, 0.0, t)["rate"]}
@@ -66,9 +67,9 @@ class GaLore(Rule):
         return (t - 1) % self.every == 0
 
     def step(self, g: Tensor, w: Tensor, s: State, c: Scalars) -> tuple[Tensor, State]:
-        (b1, b2), x = self.betas, wide(g)
-        p = leading(x, s["p"].shape[-1]) if c["rare"] else s["p"]  # (1)
-        r = p.mT @ x  # (2)
+        b1, b2 = self.betas
+        p = leading(wide(g), s["p"].shape[-1]) if c["rare"] else s["p"]  # (1)
+        r = projected(p, g)  # (2)
         m, v = ema(s["m"], r, b1), ema(s["v"], r * r, b2)  # (3)
-        d = lifted(p * (self.scale * c["rate"]), m / (v.sqrt() + self.eps), w)
+        d = returned(p * (self.scale * c["rate"]), m / (v.sqrt() + self.eps), w)
         return plus(d, self.weight_decay, w), {"p": p, "m": m, "v": v}  # (4)

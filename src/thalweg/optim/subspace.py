@@ -21,6 +21,16 @@ def lifted(p: Tensor, x: Tensor, like: Tensor) -> Tensor:
     return x.mT @ p.mT if like.shape[-2] >= like.shape[-1] else p @ x
 
 
+def projected(p: Tensor, g: Tensor) -> Tensor:
+    """The products P^T g, [rank, cols]; or g P, [rows, rank], where g has as many rows as columns or more: no product is turned."""
+    return g @ p if g.shape[-2] >= g.shape[-1] else p.mT @ g
+
+
+def returned(p: Tensor, x: Tensor, like: Tensor) -> Tensor:
+    """The way back from `projected`, to the shape of `like`."""
+    return x @ p.mT if like.shape[-2] >= like.shape[-1] else p @ x
+
+
 def sizes(w: Tensor, rank: int) -> tuple[int, int, int]:
     """(short side, rank, long side); the rank is at most the short side."""
     short, long = sorted(w.shape[-2:])
