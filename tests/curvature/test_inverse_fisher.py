@@ -42,6 +42,15 @@ def test_fewer_gradients_than_the_window_count_as_zero() -> None:
     assert torch.allclose(found, dense(grads, 12) @ v, rtol=1e-9)
 
 
+def test_long_gradients_that_are_alike_have_a_solution_and_what_is_not_finite_gives_nan() -> None:
+    """Rounding of K is then above the damping, and would make the sum indefinite."""
+    rows = gradients()[:1].repeat(6, 1) * 1e9
+    found = gram_solve(rows, rows @ rows.mT, rows[0], size=6, damping=1e-5)
+    assert bool(found.isfinite().all()) and found.norm() < 1e-3 * rows[0].norm() / 1e-5
+    rows[2, 1] = torch.nan
+    assert bool(gram_solve(rows, rows @ rows.mT, rows[0], size=6, damping=1e-5).isnan().all())
+
+
 def test_entries_and_the_diagonal() -> None:
     grads = gradients()
     factors, inverse = fisher_factors(grads, DAMPING), dense(grads, len(grads))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from thalweg.curvature.normal_coordinates import Descent, natural
+from thalweg.curvature.normal_coordinates import Descent, inverses, natural
 
 
 def spd(n: int, seed: int) -> Tensor:
@@ -61,3 +61,11 @@ def test_diagonal_matrices_go_the_way_of_dense_ones() -> None:
     for _ in range(20):
         wide, narrow = step.update(wide, torch.diag(a), torch.diag(g)), step.update(narrow, a, g)
     assert all(torch.allclose(x, torch.diag(y), rtol=1e-12) for x, y in zip(wide, narrow, strict=True))
+
+
+def test_a_step_with_known_inverses_is_the_same_and_narrow_matrices_have_none() -> None:
+    a, g = spd(4, 0), spd(3, 1)
+    at = descent(0.1).update(descent(0.1).start(a, g), a, g)
+    m = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(natural(at, m, inverses(at)), natural(at, m), rtol=1e-12, atol=1e-12)
+    assert inverses(tuple(x.bfloat16() for x in at)) is None and inverses(descent(0.1).start(a.diagonal(), g.diagonal())) is None

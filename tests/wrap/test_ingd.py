@@ -75,6 +75,24 @@ def test_on_one_batch_its_direction_becomes_kfacs() -> None:
     torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-5)
 
 
+def test_what_is_kept_between_updates_of_the_factors_belongs_to_them() -> None:
+    """A run that loads another's file in the middle of a period goes on as that one does."""
+    runs = []
+    for _ in range(2):
+        model, loss_fn = network()
+        runs.append((model, loss_fn, INGD(torch.optim.SGD(model.parameters(), lr=0.05), model, factor_lr=0.1, every=4)))
+    (model, loss_fn, opt), (other, other_loss, again) = runs
+    for _ in range(6):
+        opt.step(closure_of(opt, loss_fn))
+    again.step(closure_of(again, other_loss))
+    other.load_state_dict(model.state_dict())
+    again.load_state_dict(opt.state_dict())
+    for _ in range(4):
+        opt.step(closure_of(opt, loss_fn))
+        again.step(closure_of(again, other_loss))
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), other.parameters(), strict=True))
+
+
 def test_bfloat16_stays_finite_with_a_singular_factor_that_cannot_be_inverted_there() -> None:
     """Digits have pixels that are always zero, so the factor of the inputs is singular; torch has no bfloat16 inverse or eigh for KFAC."""
     pixels, labels = load_digits(return_X_y=True)

@@ -68,6 +68,14 @@ def test_a_large_lambda_is_the_ordinary_gradient() -> None:
     assert torch.allclose(1e9 * layer.weight.grad, ordinary, rtol=1e-6)
 
 
+def test_inputs_that_are_not_finite_stay_visible() -> None:
+    layer = TrAct(nn.Linear(6, 4))
+    x = torch.ones(3, 6)
+    x[1, 2] = torch.inf
+    layer(x).nan_to_num().sum().backward()
+    assert bool(layer.weight.grad.isnan().any())
+
+
 def test_the_change_of_the_activations_does_not_depend_on_contrast() -> None:
     """Inputs ten times darker, weights ten times larger: the same activations, and with TrAct the same change of them."""
     changes = []

@@ -88,6 +88,8 @@ def gram_solve(rows: Tensor, gram: Tensor, v: Tensor, *, size: int, damping: flo
         size: the m of (1), at least k.
         damping: lambda, > 0.
     """
-    small = gram + size * damping * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    inner = torch.cholesky_solve((rows @ v[:, None]).to(gram), torch.linalg.cholesky(small))
+    rounding = len(gram) * torch.finfo(gram.dtype).eps * gram.diagonal().amax()  # of K: long gradients that are alike leave the sum definite
+    small = gram + (size * damping + rounding) * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    factor, failed = torch.linalg.cholesky_ex(small)  # what is not finite gives NaN and no error
+    inner = torch.cholesky_solve((rows @ v[:, None]).to(gram), torch.where(failed > 0, torch.nan, factor))
     return (v - (rows.mT @ inner.to(v))[:, 0]) / damping

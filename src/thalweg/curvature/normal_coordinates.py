@@ -17,6 +17,8 @@ from torch import Tensor
 
 Coordinates = tuple[Tensor, Tensor, Tensor, Tensor]
 """K, C, m_K, m_C."""
+Inverses = tuple[Tensor, Tensor]
+"""K K^T and C C^T."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +59,18 @@ class Descent:
         return k @ torch.linalg.matrix_exp(x.to(torch.promote_types(x.dtype, torch.float32))).to(k.dtype)
 
 
-def natural(at: Coordinates, m: Tensor) -> Tensor:
-    """C C^T M K K^T for a matrix M, [o, d]."""
+def inverses(at: Coordinates) -> Inverses | None:
+    """K K^T and C C^T, which save two products of four. None for diagonals, and in 16 bits, where rounding would make them indefinite."""
+    k, c, _, _ = at
+    return (k @ k.mT, c @ c.mT) if k.dim() > 1 and k.dtype.itemsize >= 4 else None
+
+
+def natural(at: Coordinates, m: Tensor, known: Inverses | None = None) -> Tensor:
+    """C C^T M K K^T for a matrix M, [o, d]; `known` are the `inverses` of `at`."""
     k, c, _, _ = at
     m = m.to(k.dtype)
+    if known is not None:
+        return known[1] @ m @ known[0]
     return (c * c).unsqueeze(1) * m * (k * k) if k.dim() == 1 else c @ (c.mT @ m @ k) @ k.mT
 
 

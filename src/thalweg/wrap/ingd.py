@@ -26,7 +26,7 @@ from thalweg.core.space import Log, Space
 from thalweg.core.wrapper import Wrapper
 from thalweg.curvature.kronecker import observe
 from thalweg.curvature.layer_matrix import Layer, gradient_matrix, layers_of, set_gradient
-from thalweg.curvature.normal_coordinates import Descent, natural
+from thalweg.curvature.normal_coordinates import Descent, Inverses, inverses, natural
 from thalweg.wrap.closure_graph import parameters_of
 from thalweg.wrap.layer_state import copied
 from thalweg.wrap.own_state import joined, parted
@@ -78,6 +78,7 @@ class INGD(Wrapper):
     structure: str
     exponential: str
     memory: dict[str, Any]
+    inverses: dict[str, Inverses | None]
 
     def __init__(
         self, optimizer: Optimizer, model: nn.Module, *, factor_lr: float = 1e-2, damping: float = 1e-3, momentum: float = 0.5, every: int = 10,
@@ -88,7 +89,7 @@ class INGD(Wrapper):
         ranges = (">= 0", ">= 0", "[0, 1)", "int >= 1", "dense | diagonal", "truncated | exact")
         for (name, value), range in zip(values.items(), ranges, strict=True):
             check("INGD", name, value, None, range)
-        super().__init__(optimizer, {**values, "model": model, "memory": {"steps": 0, "factors": {}}})
+        super().__init__(optimizer, {**values, "model": model, "memory": {"steps": 0, "factors": {}}, "inverses": {}})
         self.layers = layers_of(model, parameters_of(optimizer))
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -103,9 +104,12 @@ class INGD(Wrapper):
             a, g = new.A, new.G
             if bool(a.isfinite().all()) and bool(g.isfinite().all()):  # one overflow must not stay in the factors
                 factors[name] = descent.update(factors.get(name) or descent.start(a, g), a, g)  # (1) to (4)
+                self.inverses.pop(name, None)
         for name, coordinates in factors.items():
             if (m := gradient_matrix(self.layers[name])) is not None:
-                set_gradient(self.layers[name], natural(coordinates, m))  # (5)
+                if name not in self.inverses:
+                    self.inverses[name] = inverses(coordinates)
+                set_gradient(self.layers[name], natural(coordinates, m, self.inverses[name]))  # (5)
         self.memory["steps"] += 1
         self.base.step()
         return loss
@@ -116,4 +120,4 @@ class INGD(Wrapper):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         base, own = parted("INGD", state_dict, parameters_of(self.base))
         super().load_state_dict(base)
-        self.memory = copied(own, {name: layer.weight.device for name, layer in self.layers.items()})
+        self.memory, self.inverses = copied(own, {name: layer.weight.device for name, layer in self.layers.items()}), {}

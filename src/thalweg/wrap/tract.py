@@ -84,7 +84,9 @@ class _Solve(torch.autograd.Function):
         rows = ctx.layer.rows(x.detach()).to(grad.dtype)
         a = rows.mT @ rows / len(rows)
         a.diagonal().add_(ctx.layer.lam)
-        return torch.cholesky_solve(grad.flatten(1).mT, torch.linalg.cholesky(a)).mT.reshape(grad.shape), None, None  # (2)
+        factor, failed = torch.linalg.cholesky_ex(a)
+        factor = torch.where(failed > 0, torch.nan, factor)  # inputs that are not finite stay visible, and raise nothing
+        return torch.cholesky_solve(grad.flatten(1).mT, factor).mT.reshape(grad.shape), None, None  # (2)
 
 
 PLAIN = {TrActLinear: nn.Linear, TrActConv2d: nn.Conv2d}
