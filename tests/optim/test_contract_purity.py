@@ -32,7 +32,8 @@ def inputs(rule: RuleLike, t: int = 3) -> Inputs:
     past: dict[str, float] = {}
     for step in range(1, t + 1):
         past = rule.recur(step, past)
-    c = {"t": float(t), **past, **rule.scalars(t), **{name: torch.tensor(3.0, dtype=torch.float64) for names in rule.inputs for name in names}}
+    sums = {name: torch.tensor(3.0, dtype=torch.float64) for names in rule.inputs for name in names}
+    c = {"t": float(t), "rare": rule.rare_at(t), **past, **rule.scalars(t), **sums}
     if rule.draws:
         c["normal"] = torch.randn(shape, generator=generator)
     return g, w, state, c

@@ -230,7 +230,7 @@ class Chain:
         new: State = {}
         d = g
         for link, label in zip(self.links[:stop], self.labels[:stop], strict=True):
-            given = _within(c, label) | {"rare": c["rare"] and link.rare_at(c["t"])} | ({"gradient": g} if link.sees_gradient else {})
+            given = _within(c, label) | {"rare": c.get("rare", False) and link.rare_at(c["t"])} | ({"gradient": g} if link.sees_gradient else {})
             d, mine = link.step(d, w, _within(s, label), given)
             new |= {f"{label}.{k}": v for k, v in mine.items()}
         return d, new
