@@ -23,12 +23,15 @@ def main(script: str, title: str, cases: Sequence[Case], peers: Sequence[str]) -
     parser.add_argument("--cases", type=lambda s: s.split(","), default=[case.name for case in cases])
     parser.add_argument("--repeats", type=int, default=11, help="rounds")
     parser.add_argument("--out", type=Path, default=HERE / "results")
+    parser.add_argument("--update", action="store_true", help="keep the other cases of the last results")
     options = parser.parse_args()
     if unknown := sorted(set(options.cases) - {case.name for case in cases}):
         parser.error(f"--cases: {', '.join(unknown)}; expected some of {', '.join(case.name for case in cases)}")
     partial = options.out / f".{script}.partial.json"
     results = begun = {"title": title, "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"), "commit": commit(),
                        "repeats": options.repeats, "environment": environment(peers), "cases": {}}
+    if options.update and (last := max(options.out.glob(f"{script}_*.json"), default=None)):
+        begun["cases"] = kept(json.loads(last.read_text(encoding="utf-8")), [case.name for case in cases if case.name not in options.cases])
     if partial.exists():
         held = json.loads(partial.read_text(encoding="utf-8"))
         results = held if (held["commit"], held["repeats"]) == (begun["commit"], begun["repeats"]) else begun
@@ -38,10 +41,16 @@ def main(script: str, title: str, cases: Sequence[Case], peers: Sequence[str]) -
             results["cases"][case.name] = measured(script, case, options.repeats)
             replace(partial, json.dumps(without_nan(results)))
             print(row_words(case.name, results["cases"][case.name]), flush=True)
+    results["cases"] = {case.name: results["cases"][case.name] for case in cases if case.name in results["cases"]}
     replace(options.out / f"{script}_{results['date'][:10]}.json", json.dumps(without_nan(results), indent=1) + "\n")
     replace(options.out / f"{script}.md", markdown(results))
     partial.unlink(missing_ok=True)
     print(markdown(results))
+
+
+def kept(last: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The named cases of earlier results, each with the commit that it was measured at."""
+    return {name: {"commit": last["commit"], **last["cases"][name]} for name in names if name in last["cases"]}
 
 
 def measured(script: str, case: Case, repeats: int) -> dict[str, Any]:
@@ -80,7 +89,9 @@ def markdown(results: dict[str, Any]) -> str:
         figures = sorted({figure for facts in case["ways"].values() for figure in facts.get("figures", {})})
         has_memory = any("memory" in facts for facts in case["ways"].values())
         heads = ["", "ms", "ratio", *["peak MiB"] * has_memory, *figures]
-        lines += [f"**{name}.** {case['setting']}\n", "| " + " | ".join(heads) + " |",
+        at = case.get("commit", results["commit"])
+        where = "" if at == results["commit"] else f" Measured at commit `{at}`."
+        lines += [f"**{name}.** {case['setting']}{where}\n", "| " + " | ".join(heads) + " |",
                   "|---|---:|---:|" + "---:|" * (has_memory + len(figures))]
         for way, facts in case["ways"].items():
             if "absent" in facts:

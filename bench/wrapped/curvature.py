@@ -54,8 +54,8 @@ def samples(optimizer: Any, task: Task) -> None:
 
 WAYS: dict[str, Make] = {
     "SGD": way(net, base),
-    "MFAC, window 64": way(net, lambda task: MFAC(sgd(task, lr=1e-3, momentum=0.0), window=64)),
-    "MFAC, window 512": way(net, lambda task: MFAC(sgd(task, lr=1e-3, momentum=0.0), window=512)),
+    "MFAC, window 64": way(net, lambda task: MFAC(sgd(task, lr=1e-3, momentum=0.0), window=64), before=64),
+    "MFAC, window 512": way(net, lambda task: MFAC(sgd(task, lr=1e-3, momentum=0.0), window=512), before=512),
     "GradientRegularisedNewton, 10 products": way(net, newton, call=loss),
     "NewtonCG, 10 products, torchzero": way(net, newton_of_torchzero, call=with_backward),
     "SaddleFreeNewton, 32 products": way(net, lambda task: SaddleFreeNewton(base(task)), call=loss),

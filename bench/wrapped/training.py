@@ -95,13 +95,18 @@ def sgd(task: Task, lr: float = 1e-2, momentum: float = 0.9) -> Optimizer:
     return torch.optim.SGD(task.params, lr=lr, momentum=momentum, fused=True)
 
 
-def way(task: Callable[[], Task], make: Callable[[Task], Any], steps: int = 1, call: Callable[[Any, Task], object] | None = None) -> Make:
-    """Steps of the optimizer that `make` builds, `steps` in a sample; `call` for one that is not `optimizer.step(closure)`."""
+def way(
+    task: Callable[[], Task], make: Callable[[Task], Any], steps: int = 1, call: Callable[[Any, Task], object] | None = None, before: int = 0,
+) -> Make:
+    """Steps of the optimizer that `make` builds, `steps` in a sample; `call` for one that is not `optimizer.step(closure)`; `before` come first."""
 
     def begin() -> Training:
         at = task()
         optimizer = make(at)
-        return Training(at, optimizer, (lambda: optimizer.step(at.closure)) if call is None else (lambda: call(optimizer, at)), steps)
+        training = Training(at, optimizer, (lambda: optimizer.step(at.closure)) if call is None else (lambda: call(optimizer, at)), steps)
+        for _ in range(before):
+            training.step()
+        return training
 
     return begin
 

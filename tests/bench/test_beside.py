@@ -113,6 +113,12 @@ def test_every_wrapper_of_the_library_has_a_way() -> None:
     assert found == {"runs of the network": {"SGD": 1.0, "Omega": 1.0}, "state bytes per weight": {"SGD": 0.0, "Omega": 0.0}}
 
 
+def test_an_update_keeps_the_other_cases_with_their_commit(beside: ModuleType) -> None:
+    last = {"commit": "before", "cases": {"a": {"setting": "x"}, "b": {"setting": "y", "commit": "earlier"}, "c": {"setting": "z"}}}
+    held = beside.kept(last, ["a", "b", "d"])
+    assert held == {"a": {"commit": "before", "setting": "x"}, "b": {"commit": "earlier", "setting": "y"}}
+
+
 def test_an_unknown_case_is_named(tmp_path: Path) -> None:
     command = [sys.executable, str(BENCH / "estimators.py"), "--cases", "mezzo", "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(BENCH.parent / "src")}, check=False)
