@@ -31,8 +31,8 @@ def _other_commits(results: dict[str, Any]) -> str:
     by_commit: dict[str, list[str]] = {}
     for name, row in results["rows"].items():
         by_commit.setdefault(row.get("commit", results["commit"]), []).append(name)
-    others = [f"`{commit}`: {', '.join(names)}" for commit, names in by_commit.items() if commit != results["commit"]]
-    return f" Measured at other commits: {'; '.join(others)}." if others else ""
+    others = [f"`{commit}`: {'; '.join(names)}" for commit, names in by_commit.items() if commit != results["commit"]]
+    return f" Measured at other commits: {'. '.join(others)}." if others else ""
 
 
 def _goals(goals: list[dict[str, Any]]) -> list[str]:

@@ -86,7 +86,7 @@ def test_an_update_measures_the_named_rows_anew_and_keeps_the_others(results: di
     new = json.loads(max(tmp_path.glob("optim_step_*.json")).read_text(encoding="utf-8"))
     assert new["times"]["tiny"]["SGDW"] == old["times"]["tiny"]["SGDW"] and new["times"]["tiny"]["Muon"] != old["times"]["tiny"]["Muon"]
     assert new["rows"]["SGDW"]["commit"] == "before" != new["rows"]["Muon"]["commit"] == new["commit"]
-    assert "Measured at other commits: `before`: AdamW, " in (tmp_path / "optim_step.md").read_text(encoding="utf-8")
+    assert "Measured at other commits: `before`: AdamW; " in (tmp_path / "optim_step.md").read_text(encoding="utf-8")
     assert list(new["times"]["tiny"]) == [name for name in new["rows"] if name in new["times"]["tiny"]]
 
 
