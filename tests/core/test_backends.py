@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from thalweg.core.chain import chain
 from thalweg.core.checks import hyper
 from thalweg.core.codecs import EightBit
 from thalweg.core.packing import buckets_for
-from thalweg.core.rule import Rule, Scalars, State
+from thalweg.core.rule import Needs, Rule, Scalars, State
 from thalweg.optim import SGD, AdamW, ClipByNorm, Lion, Muon
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")
@@ -160,15 +161,42 @@ def test_a_measurement_in_pieces_adds_up() -> None:
 
 
 def test_programs_are_shared_where_the_graph_is_the_same() -> None:
-    def of(rule: Any, shape: tuple[int, ...] = (300, 300), dtype: torch.dtype = torch.float32, part: str = "step") -> Program:
-        (bucket,) = buckets_for([nn.Parameter(torch.zeros(shape, dtype=dtype))], [0], Plan(rule, {}), 0)
+    def of(rule: Any, shape: tuple[int, ...] = (300, 300), dtype: torch.dtype = torch.float32, part: str = "step", device: str = "cpu") -> Program:
+        (bucket,) = buckets_for([nn.Parameter(torch.zeros(shape, dtype=dtype, device=device))], [0], Plan(rule, {}), 0)
         return program(rule, bucket.kernel, part)
 
     first = of(AdamW(lr=0.1))
     assert of(AdamW(lr=0.0, betas=(0.0, 0.5), weight_decay=0.3)) is first is of(AdamW(), (7,)) is of(AdamW(lr=torch.tensor(0.1)))
     others = (of(Lion()), of(AdamW(), dtype=torch.float64), of(AdamW(), part="absorb"), of(SGD(momentum=0.9)), of(SGD()))
     assert len({id(p) for p in (first, *others)}) == 6
+    assert of(Muon(), device="meta") is not of(Muon()), "a graph that is found by shape is of one device"
     assert of(SGD(momentum=0.9)) is not of(SGD(momentum=0.9, nesterov=True))
+
+
+def test_threads_that_share_a_program_find_their_own_graphs() -> None:
+    """Tall, wide and long matrices, each in a thread of its own, all at once: later steps find the graph that ran for their shape."""
+    rule, shapes = fresh_matrix_rule(), ((40, 50), (50, 40), (30, 90), (90, 30))
+    expected = [run(rule, 6, "eager", shape) for shape in shapes]
+    with ThreadPoolExecutor(len(shapes)) as pool:
+        found = list(pool.map(lambda shape: run(rule, 6, "compiled", shape), shapes))
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(found, expected, strict=True))
+
+
+def fresh_matrix_rule() -> Rule:
+    """A rule of matrices whose graph depends on which side is longer; no other test has compiled it."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Sided(Rule):
+        """The gradient with its longer side centred."""
+
+        needs = Needs.MATRIX
+        lr: float = hyper(0.1, ">= 0", "learning rate")
+
+        def step(self, g: Tensor, w: Tensor, s: State, c: Scalars) -> tuple[Tensor, State]:
+            side = -2 if g.shape[-2] > g.shape[-1] else -1
+            return g - g.mean(side, keepdim=True), {}
+
+    return Sided()  # type: ignore[no-any-return]
 
 
 def test_an_elementwise_chain_is_one_graph() -> None:

@@ -8,18 +8,20 @@ import pytest
 import torch
 from torch import Tensor
 
+from thalweg.core import kernel
 from thalweg.core.chain import chain
 from thalweg.core.codecs import BF16, FULL, EightBit
 from thalweg.core.form import Form, Layout, Stores
 from thalweg.core.kernel import Body
-from thalweg.core.random import LANES
+from thalweg.core.random import LANES, mix_int, words
 from thalweg.optim import SGD, AdamW, ClipByNorm, Muon
 
 
 def form(rule: object, **changes: object) -> Form:
     layout = Layout.of(rule)  # type: ignore[arg-type]
     states = tuple((name, FULL) for name in rule.init(torch.zeros(2)))  # type: ignore[attr-defined]
-    return dataclasses.replace(Form(layout, states, rule.kinds, torch.float32, "nearest", False, False), **changes)  # type: ignore[attr-defined, arg-type]
+    plain = Form(layout, states, rule.kinds, torch.float32, torch.device("cpu"), "nearest", False, False)  # type: ignore[attr-defined]
+    return dataclasses.replace(plain, **changes)  # type: ignore[arg-type]
 
 
 def test_numbers_go_through_the_vector_unchanged() -> None:
@@ -101,3 +103,14 @@ def test_float64_weights_compute_in_float64() -> None:
     w = torch.ones(2, dtype=torch.float64)
     Body(rule, f).step()(torch.ones(2, dtype=torch.float64), w, [], f.layout.write(rule, 1, 0), None, [])
     assert torch.equal(w, torch.full((2,), 1 - 1e-10, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("shape", [(3, 20, 30), (2, 16, 16), (1, 5, 7)])
+def test_a_stack_has_the_noise_of_its_elements_however_it_is_worked_out(shape: tuple[int, ...]) -> None:
+    """Eagerly a row of 256 shares its keys; compiled, each element has its own: the words are the same."""
+    held, keys = form(Muon(), many=True), torch.arange(shape[0], dtype=torch.int32) * 1000 + 17
+    numbers = {"noise": -77.0}
+    eager = kernel._drawer(held, numbers, keys)(3, torch.empty(shape))
+    element = torch.arange(shape[1] * shape[2], dtype=torch.int32)
+    one_by_one = words(keys.unsqueeze(1) + (element >> 8), element & (LANES - 1), -77 ^ mix_int(3)).view(shape)
+    assert torch.equal(eager, one_by_one)

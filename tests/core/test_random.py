@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from thalweg.core.random import LANES, fold, hash_noise, lanes, mix, mix_int, normal, rademacher, salt, words
+from thalweg.core.random import LANES, PART, fold, hash_noise, lanes, mix, mix_int, normal, normal_from, normals, rademacher, salt, words
 
 ROWS = 1024
 SEEDS = (12345, -7, 0, 1, 2**31 - 1, -(2**31))
@@ -167,3 +167,10 @@ def test_probes_repeat_with_their_generator() -> None:
         first, again = (draw(like, torch.Generator().manual_seed(9)) for _ in range(2))
         assert torch.equal(first, again)
         assert not torch.equal(first, draw(like, torch.Generator().manual_seed(10)))
+
+
+def test_normal_numbers_in_parts_are_those_of_the_whole() -> None:
+    like = torch.empty(3, PART // 2 + 77)
+    first, second = hash_noise(like, 5), hash_noise(like, 6)
+    whole = normal_from(first, second, torch.float32)
+    assert torch.equal(normals(first, second, torch.float32), whole) and abs(float(whole.std()) - 1) < 0.01

@@ -47,18 +47,21 @@ class Program:
         self._compiled: Runner | None = None
         self._direct: Runner | None = None  # of an elementwise body
         self._by_shape: dict[object, Runner] = {}  # of any other: which graph ran for tensors that lie like these
-        self._ran: Runner | None = None
+        self._ran = threading.local()  # the graph of this thread's last call: optimizers in several threads share a program
         self._reported = False
         self._compiling: threading.Thread | None = None
+        self._starting = threading.Lock()
 
     def prepare(self, bucket: Bucket, wait: bool) -> bool:
         """Start compiling behind the caller, or wait for it; True once the compiled form may run."""
         if self._compiled is None and self.failure is None:
-            if self._compiling is None:
-                # A thread of its own, which ends: OpenMP keeps a pool of workers for every living thread that has run a parallel loop, and where all
-                # pools together have more workers than there are cores they sleep between loops, which makes eager steps twice as slow.
-                self._compiling = threading.Thread(target=self._compile, args=arguments_like(bucket, self.part), name=f"thalweg-compile {self.name}")
-                self._compiling.start()
+            with self._starting:
+                if self._compiling is None:
+                    # A thread of its own, which ends: OpenMP keeps a pool of workers for every living thread that has run a parallel loop, and where
+                    # all pools together have more workers than there are cores they sleep between loops, which makes eager steps twice as slow.
+                    arguments = arguments_like(bucket, self.part)
+                    self._compiling = threading.Thread(target=self._compile, args=arguments, name=f"thalweg-compile {self.name}")
+                    self._compiling.start()
             if wait:
                 self._compiling.join()
         if wait and self.failure is not None and not self._reported:
@@ -76,10 +79,10 @@ class Program:
         if direct is not None:
             results = direct(g, w, stores, numbers, index, shapes)
             return results[0] if self.sums else None
-        self._ran = None
+        self._ran.graph = None
         result = self._compiled(*_bare(g, w, stores, numbers, index, shapes))
-        if key is not None and self._ran is not None:
-            self._by_shape[key] = self._ran
+        if key is not None and self._ran.graph is not None:
+            self._by_shape[key] = self._ran.graph
         return result
 
     def eager(self, g: Tensor, w: Tensor, stores: Stores, numbers: Numbers, index: Tensor | None, shapes: list[list[int]]) -> Any:
@@ -121,7 +124,7 @@ class Program:
 
             def marked(run: Callable[..., Any], direct: Runner) -> Callable[..., Any]:
                 def call(*inputs: Any) -> Any:
-                    self._ran = direct
+                    self._ran.graph = direct
                     return run(*inputs)
 
                 return call

@@ -171,7 +171,7 @@ class Bucket(ABC):
         """The form of this bucket's kernels."""
         rounding = self.plan.rounding if self.dtype in (torch.bfloat16, torch.float16) else "nearest"
         rule = self.plan.rule
-        form = Form(Layout.of(rule), tuple(self.codecs.items()), rule.kinds, self.dtype, rounding, indexed, many, rule.draws)
+        form = Form(Layout.of(rule), tuple(self.codecs.items()), rule.kinds, self.dtype, self.device, rounding, indexed, many, rule.draws)
         return form if form.noisy else replace(form, indexed=False)
 
     def views(self, i: int) -> dict[str, Tensor]:

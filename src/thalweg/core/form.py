@@ -93,6 +93,7 @@ class Form:
         states: names of the states with their codecs.
         kinds: types of the rule and its links.
         dtype: of the weights.
+        device: of the weights.
         rounding: "nearest", "stochastic" or "kahan", for weights in 16 bits.
         indexed: whether noise is keyed row by row (packed parameters) or from the first row on.
         many: whether several matrices are stacked.
@@ -103,6 +104,7 @@ class Form:
     states: tuple[tuple[str, Codec], ...]
     kinds: tuple[Any, ...]
     dtype: torch.dtype
+    device: torch.device
     rounding: str
     indexed: bool
     many: bool
