@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+import torch
+
 from beside.case import Case, Goal
 from thalweg.wrap import GAM, SAM, FiniteDifferenceGR, MARSExact
 from wrapped.training import Task, adamw, figures, language, way
 
 
 def from_pytorch_optimizer(task: Task) -> Any:
-    import torch
-
     return importlib.import_module("pytorch_optimizer").SAM(task.params, torch.optim.AdamW, rho=0.05, lr=1e-4, fused=True)
 
 

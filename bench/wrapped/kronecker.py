@@ -23,24 +23,14 @@ def layers() -> Task:
     return Task(linear_stack(256, 1024, 1024, 256), torch.randn(512, 256), torch.randint(0, 256, (512,)))
 
 
-class PerPlace(nn.Module):
-    """Classes of whole images: the mean over places."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(3, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 128, 3, stride=2, padding=1), nn.ReLU(),
-            nn.Conv2d(128, 128, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(2048, 64),
-        )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.body(x)
-
-
 def convolutions() -> Task:
     """Three convolutions and a linear layer: 0.35 M weights, 64 images of 16 x 16."""
     torch.manual_seed(0)
-    return Task(PerPlace(), torch.randn(64, 3, 16, 16), torch.randint(0, 64, (64,)))
+    net = nn.Sequential(
+        nn.Conv2d(3, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 128, 3, stride=2, padding=1), nn.ReLU(),
+        nn.Conv2d(128, 128, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(2048, 64),
+    )
+    return Task(net, torch.randn(64, 3, 16, 16), torch.randint(0, 64, (64,)))
 
 
 def singd(structure: str = "dense", **options: Any) -> Callable[[Task], Any]:

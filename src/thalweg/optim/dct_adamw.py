@@ -25,7 +25,7 @@ from thalweg.core.space import Choice, Log, OneMinusLog, Space
 from thalweg.optim.adam import bias_correction
 from thalweg.optim.dct import dct_basis
 from thalweg.optim.plus import plus
-from thalweg.optim.subspace import lifted, sizes, wide
+from thalweg.optim.subspace import as_given, returned, sizes, wide
 
 CARD = Card(
     name="DCTAdamW",
@@ -79,5 +79,5 @@ class DCTAdamW(Rule):
         p = q.mT[index.squeeze(-2).long()].mT
         r = p.mT @ x  # (3)
         m, v = ema(m, r, b1), ema(v, r * r, b2)  # (4)
-        d = lifted(p, c["rate"] * m / (v.sqrt() + c["eps"]), w)
+        d = returned(p, as_given(c["rate"] * m / (v.sqrt() + c["eps"]), w), w)
         return plus(d, self.weight_decay, w), {"index": index, "m": m, "v": v}  # (5)

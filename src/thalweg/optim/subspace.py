@@ -16,11 +16,6 @@ def as_given(x: Tensor, like: Tensor) -> Tensor:
     return x.mT if like.shape[-2] >= like.shape[-1] else x
 
 
-def lifted(p: Tensor, x: Tensor, like: Tensor) -> Tensor:
-    """The products p x, [short, rank] times [rank, long], turned to the shape of `like` and laid out as it is."""
-    return x.mT @ p.mT if like.shape[-2] >= like.shape[-1] else p @ x
-
-
 def projected(p: Tensor, g: Tensor) -> Tensor:
     """The products P^T g, [rank, cols]; or g P, [rows, rank], where g has as many rows as columns or more: no product is turned."""
     return g @ p if g.shape[-2] >= g.shape[-1] else p.mT @ g
