@@ -52,13 +52,15 @@ def case(name: str, setting: str, task: Callable[[], Task]) -> Case:
     ways: dict[str, Make] = {
         "SGD": way(task, sgd, EVERY),
         "KFAC": way(task, lambda at: KFAC(sgd(at), at.net, factor_every=EVERY, inverse_every=EVERY), EVERY),
+        "KFAC, eigenvalues": way(task, lambda at: KFAC(sgd(at), at.net, factor_every=EVERY, inverse_every=EVERY, inverse="eigen"), EVERY),
         "KFAC (inverse-free), singd": way(task, singd(kfac_like=True), EVERY, without_closure),
         "INGD": way(task, lambda at: INGD(sgd(at), at.net, every=EVERY), EVERY),
         "INGD, singd": way(task, singd(), EVERY, without_closure),
         "INGD, diagonal": way(task, lambda at: INGD(sgd(at), at.net, every=EVERY, structure="diagonal"), EVERY),
         "INGD, diagonal, singd": way(task, singd("diagonal"), EVERY, without_closure),
     }
-    pairs = (("KFAC", "KFAC (inverse-free), singd"), ("INGD", "INGD, singd"), ("INGD, diagonal", "INGD, diagonal, singd"))
+    kfac = "KFAC (inverse-free), singd"
+    pairs = (("KFAC", kfac), ("KFAC, eigenvalues", kfac), ("INGD", "INGD, singd"), ("INGD, diagonal", "INGD, diagonal, singd"))
     goals = tuple(Goal(text=f"{ours}, {name}: at most the time of singd", way=ours, over=theirs, limit=1.0) for ours, theirs in pairs)
     return Case(name=name, setting=setting, ways=ways, memory=True, figures=figures(ways, [name for name in ways if "singd" in name]), goals=goals)
 

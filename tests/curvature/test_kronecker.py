@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -99,3 +100,19 @@ def test_narrow_factors_have_the_dtype_of_the_weights() -> None:
         with observe({"layer": layer}, narrow=narrow) as seen:
             layer(torch.ones(2, 3, dtype=torch.bfloat16)).sum().backward()
         assert seen["layer"].A.dtype == seen["layer"].G.dtype == dtype
+
+
+@pytest.mark.parametrize("samples", [2, 40])
+@pytest.mark.parametrize("diagonal", [False, True])
+def test_factors_in_coordinates_come_from_few_samples_and_from_many(samples: int, diagonal: bool) -> None:
+    torch.manual_seed(3)
+    layer, x = nn.Linear(5, 3).double(), torch.randn(samples, 5).double()
+    k, c = (torch.rand(6).double(), torch.rand(3).double()) if diagonal else (torch.randn(6, 6).double(), torch.randn(3, 3).double())
+    with observe({"layer": layer}, diagonal=diagonal) as plain:
+        layer(x).tanh().sum(1).mean().backward()
+    with observe({"layer": layer}, diagonal=diagonal, through={"layer": (k, c)}) as seen:
+        layer(x).tanh().sum(1).mean().backward()
+        layer(x).tanh().sum(1).mean().backward()  # a second part of the batch
+    a, g = plain["layer"].A, plain["layer"].G
+    torch.testing.assert_close(seen["layer"].A, k * a * k if diagonal else k.T @ a @ k)
+    torch.testing.assert_close(seen["layer"].G, (c * g * c if diagonal else c.T @ g @ c) * 4)  # twice the sum, (2 N)^2 / (2 N)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from thalweg.curvature.kronecker_inverse import damped_inverse, roots
 from thalweg.optim import AdamW
 from thalweg.wrap import KFAC
 
@@ -43,7 +44,7 @@ def test_a_linear_layer_with_one_sample_takes_the_step_of_the_dense_inverse() ->
         layer, x, y = nn.Linear(3, 2, bias=bias).double(), torch.randn(1, 3).double(), torch.randn(1, 2).double()
         g, before = row(layer, (layer(x) - y).square().sum()), flat(layer)
         inverse = torch.linalg.inv(torch.outer(g, g) + 0.1 * torch.eye(len(g), dtype=torch.float64))
-        opt = KFAC(torch.optim.SGD(layer.parameters(), lr=1.0), layer, damping=0.1, kl_clip=None)
+        opt = KFAC(torch.optim.SGD(layer.parameters(), lr=1.0), layer, damping=0.1, kl_clip=None, inverse="eigen")
         with torch.no_grad():
             opt.step(closure_of(opt, lambda layer=layer, x=x, y=y: (layer(x) - y).square().sum()))
         torch.testing.assert_close(flat(layer), before - inverse @ g, rtol=1e-10, atol=1e-12)
@@ -57,7 +58,7 @@ def test_independent_inputs_and_residuals_are_exact_too() -> None:
     losses = (layer(x) - y).square().sum(1) / 2
     rows = torch.stack([row(layer, loss) for loss in losses])
     fisher, g, before = rows.T @ rows / len(rows), rows.mean(0), flat(layer)
-    opt = KFAC(torch.optim.SGD(layer.parameters(), lr=1.0), layer, damping=1e-2, kl_clip=None)
+    opt = KFAC(torch.optim.SGD(layer.parameters(), lr=1.0), layer, damping=1e-2, kl_clip=None, inverse="eigen")
     opt.step(closure_of(opt, lambda: ((layer(x) - y).square().sum(1) / 2).mean()))
     expected = before - torch.linalg.solve(fisher + 1e-2 * torch.eye(6, dtype=torch.float64), g)
     torch.testing.assert_close(flat(layer), expected, rtol=1e-10, atol=1e-12)
@@ -73,7 +74,7 @@ def network(dtype: torch.dtype = torch.float64) -> tuple[nn.Module, Callable[[],
 def test_averages_decompositions_and_clip_by_hand() -> None:
     """Two steps; the second updates the factors and keeps the old decompositions."""
     model, loss_fn = network()
-    opt = KFAC(torch.optim.SGD(model.parameters(), lr=0.5), model, damping=0.1, decay=0.3, kl_clip=1e-3, inverse_every=2)
+    opt = KFAC(torch.optim.SGD(model.parameters(), lr=0.5), model, damping=0.1, decay=0.3, kl_clip=1e-3, inverse_every=2, inverse="eigen")
     assert set(opt.layers) == {"0", "4"}
     for t in range(2):
         grads = torch.autograd.grad(loss_fn(), list(model.parameters()))
@@ -95,6 +96,34 @@ def test_averages_decompositions_and_clip_by_hand() -> None:
     assert opt.memory["factors"]["4"][2] == 2
 
 
+def test_the_papers_damping_of_each_factor_by_hand() -> None:
+    model, loss_fn = network()
+    opt = KFAC(torch.optim.SGD(model.parameters(), lr=0.5), model, damping=0.04, kl_clip=None)
+    grads = torch.autograd.grad(loss_fn(), list(model.parameters()))
+    before = model[4].weight.detach().clone()
+    opt.step(closure_of(opt, loss_fn))
+    a, g, _ = opt.memory["factors"]["4"]
+    pi = math.sqrt(float(a.trace()) / 9 / (float(g.trace()) / 3))
+    m = torch.cat((grads[4], grads[5].unsqueeze(1)), 1)
+    d = torch.linalg.inv(g + 0.2 / pi * torch.eye(3).double()) @ m @ torch.linalg.inv(a + 0.2 * pi * torch.eye(9).double())
+    torch.testing.assert_close(model[4].weight.detach(), before - 0.5 * d[:, :-1], rtol=1e-9, atol=1e-12)
+
+
+def test_damping_of_each_factor_is_damping_of_the_product_and_two_cross_terms() -> None:
+    """Where both factors are multiples of the identity: (x + sqrt(l))(y + sqrt(l)) with x y = a g."""
+    a, g, m = 4 * torch.eye(3).double(), 9 * torch.eye(2).double(), torch.ones(2, 3).double()
+    torch.testing.assert_close(damped_inverse(roots(a, g, 0.25, "eigen"), m, 0.25), m / (36 + 0.25))
+    torch.testing.assert_close(damped_inverse(roots(a, g, 0.25, "cholesky"), m, 0.25), m / (6 + 0.5) ** 2)
+
+
+def test_cholesky_tells_of_factors_that_are_no_covariances_and_takes_zeros() -> None:
+    a = torch.diag(torch.tensor([1.0, -1.0]))
+    with pytest.raises(ValueError, match=r"not positive definite in torch\.float32; take a smaller lr if the loss has grown"):
+        roots(a, torch.eye(2), 1e-3, "cholesky")
+    zero = torch.zeros(2, 2)
+    torch.testing.assert_close(damped_inverse(roots(zero, zero, 0.01, "cholesky"), torch.ones(2, 2), 0.01), torch.full((2, 2), 100.0))
+
+
 def test_the_factors_are_averaged_with_the_papers_weights() -> None:
     torch.manual_seed(3)
     layer, batches = nn.Linear(2, 1, bias=False).double(), torch.randn(4, 5, 2).double()
@@ -106,23 +135,24 @@ def test_the_factors_are_averaged_with_the_papers_weights() -> None:
     torch.testing.assert_close(opt.memory["factors"][""][0], average)
 
 
-def test_a_large_damping_is_the_base_optimizer() -> None:
+@pytest.mark.parametrize(("inverse", "damping"), [("eigen", 1e9), ("cholesky", 1e18)])
+def test_a_large_damping_is_the_base_optimizer(inverse: str, damping: float) -> None:
     ends = []
     for wrapped in (True, False):
         model, loss_fn = network()
         del model[2]  # its parameters keep their gradients, which are not divided by the damping
-        lr = 0.1 * 1e9 if wrapped else 0.1
+        lr = 0.1 * damping if wrapped else 0.1
         base = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
-        opt = KFAC(base, model, damping=1e9, kl_clip=None) if wrapped else base
+        opt = KFAC(base, model, damping=damping, kl_clip=None, inverse=inverse) if wrapped else base
         for _ in range(5):
             opt.step(closure_of(opt, loss_fn))
         ends.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
     torch.testing.assert_close(*ends, rtol=1e-6, atol=1e-8)
 
 
-def run(steps: int, resume: dict[str, Any] | None = None) -> tuple[KFAC, nn.Module]:
+def run(steps: int, resume: dict[str, Any] | None = None, inverse: str = "eigen") -> tuple[KFAC, nn.Module]:
     model, loss_fn = network()
-    opt = KFAC(AdamW(model.parameters(), lr=0.01), model, factor_every=2, inverse_every=3)
+    opt = KFAC(AdamW(model.parameters(), lr=0.01), model, factor_every=2, inverse_every=3, inverse=inverse)
     if resume is not None:
         model.load_state_dict(resume["model"])
         opt.load_state_dict(resume["opt"])
@@ -131,13 +161,14 @@ def run(steps: int, resume: dict[str, Any] | None = None) -> tuple[KFAC, nn.Modu
     return opt, model
 
 
-def test_it_resumes_exactly_and_refuses_a_state_without_factors() -> None:
-    whole = run(6)[1]
-    opt, model = run(4)
+@pytest.mark.parametrize("inverse", ["eigen", "cholesky"])
+def test_it_resumes_exactly_and_refuses_a_state_without_factors(inverse: str) -> None:
+    whole = run(6, inverse=inverse)[1]
+    opt, model = run(4, inverse=inverse)
     file = io.BytesIO()
     torch.save({"model": model.state_dict(), "opt": opt.state_dict()}, file)
     file.seek(0)
-    resumed, parts = run(2, torch.load(file, weights_only=True))
+    resumed, parts = run(2, torch.load(file, weights_only=True), inverse)
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), parts.parameters(), strict=True))
     assert resumed.memory["steps"] == 6
     with pytest.raises(ValueError, match="holds no wrapper\'s values; KFAC resumes from"):

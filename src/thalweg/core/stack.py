@@ -99,6 +99,8 @@ class StackBucket(Bucket):
 
     def cut(self, at: slice) -> Stores:
         """The storage of some matrices of the stack."""
+        if at.stop - at.start == self.matrix[0] * len(self.params):
+            return list(self.stores)
         out: Stores = []
         for (name, codec), held in zip(self.codecs.items(), self.stores, strict=False):
             out.append((held[0][at],) if codec.block == 1 else codec.slices(held, at.start * self.each[name], at.stop * self.each[name]))

@@ -51,7 +51,8 @@ class Factors:
 
 @contextmanager
 def observe(
-    layers: Mapping[str, Layer], *, diagonal: bool = False, narrow: bool = False, scale: float = 1.0, several: bool = False
+    layers: Mapping[str, Layer], *, diagonal: bool = False, narrow: bool = False, scale: float = 1.0, several: bool = False,
+    through: Mapping[str, tuple[Tensor, Tensor]] | None = None,
 ) -> Iterator[dict[str, Factors]]:
     """The factors of what passes forward and backward through layers within a `with` block.
 
@@ -64,6 +65,7 @@ def observe(
         narrow: compute in the dtype of the layer's weights; else in fp32 at least.
         scale: what the loss is multiplied with, as by a GradScaler; output gradients are divided by it.
         several: whether the caller brings the factors of several processes together.
+        through: matrices K, C by name: the factors are K^T A K and C^T G C, from the samples where they are fewer than twice the rows of K or C.
 
     Yields:
         Filled when a gradient reaches a layer's output: its factors by name.
@@ -80,13 +82,14 @@ def observe(
             return
         number = layer.weight.dtype if narrow else torch.promote_types(layer.weight.dtype, torch.float32)
         rows, samples = layer_rows(layer, inputs[0].detach().to(number))
-        squares = second_moment(rows, diagonal)
+        k, c = (through or {}).get(name, (None, None))
+        squares = second_moment(rows, diagonal, k)
 
         def arrive(grad: Tensor) -> None:
             slopes = grad.detach().to(number) / scale
             if isinstance(layer, nn.Conv2d):
                 slopes = slopes.movedim(-3, -1)
-            total = second_moment(slopes.reshape(-1, slopes.shape[-1]), diagonal)
+            total = second_moment(slopes.reshape(-1, slopes.shape[-1]), diagonal, c)
             old = found.get(name)
             new = Factors(squares, total, samples, len(rows))
             if old is not None:
@@ -103,16 +106,3 @@ def observe(
     finally:
         for handle in handles:
             handle.remove()
-
-
-def damped_inverse(root: tuple[Tensor, Tensor, Tensor, Tensor], m: Tensor, damping: float) -> Tensor:
-    """(A (x) G + damping I)^-1 vec(M) as a matrix, [outputs, inputs (+ 1)].
-
-    Args:
-        root: eigenvalues and vectors of A, then of G, as `torch.linalg.eigh` gives them; eigenvalues that rounding made negative count as zero.
-        m: M, such as the gradient of (W b).
-        damping: > 0.
-    """
-    values_a, a, values_g, g = root
-    with torch.autocast(m.device.type, enabled=False):
-        return g @ ((g.mT @ m @ a) / (torch.outer(values_g.clamp(min=0), values_a.clamp(min=0)) + damping)) @ a.mT

@@ -8,17 +8,14 @@ from typing import Any
 
 from torch import Tensor
 
-from thalweg.curvature.kronecker import damped_inverse
+from thalweg.curvature.kronecker_inverse import Roots, damped_inverse
 from thalweg.curvature.layer_matrix import Layer, gradient_matrix
-
-Roots = tuple[Tensor, Tensor, Tensor, Tensor]
-"""Eigenvalues and vectors of A, then of G."""
 
 
 def natural_gradients(
     layers: Mapping[str, Layer], roots: Mapping[str, Roots], groups: Iterable[Mapping[str, Any]], damping: float, bound: float | None
 ) -> list[tuple[Layer, Tensor]]:
-    """nu D for each layer with factors and a gradient M: D = (A (x) G + damping I)^-1 vec(M), nu = min(1, sqrt(bound / sum rate^2 <D, M>)).
+    """nu D for each layer with factors and a gradient M: D is the damped inverse times vec(M), nu = min(1, sqrt(bound / sum rate^2 <D, M>)).
 
     Args:
         layers: by name.

@@ -15,15 +15,13 @@ whose other products are of the short side alone. Then A starts anew from x: rou
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
+from thalweg.core.symmetric import symmetric
 from thalweg.optim.frobenius import frobenius
 
 A, B, C = 3.4445, -4.7750, 2.0315
-MIRRORED = 768  # rows from which a quarter of a product costs more than putting quarters together
 AT_ONCE, LONG = 3, 2  # iterations in (3), and columns for each row from which it pays
 EPS = 1e-12  # far above the root of the smallest float32, so that a norm that underflows cannot blow x up
 
@@ -46,14 +44,13 @@ def orthogonalize(x: Tensor, *, steps: int = 5, compute: str = "bf16") -> Tensor
     single = x.shape[0] == 1  # products of two matrices are faster than those of batches of one
     y, add = (y.squeeze(0), torch.addmm) if single else (y, torch.baddbmm)
     n, m = y.shape[-2:]
-    halves = not torch.compiler.is_compiling() and single and n >= MIRRORED  # compiled, one graph takes all sizes; parts of a batch would be copied
     at_once = AT_ONCE if m >= LONG * n else 1
 
     def product(a: Tensor, b: Tensor) -> Tensor:
-        return _symmetric(n, halves, lambda i, j: a[..., i, :] @ b[..., j])
+        return symmetric(n, lambda i, j: a[..., i, :] @ b[..., j], batch=len(x))
 
     def inner(a: Tensor) -> Tensor:
-        return _symmetric(n, halves, lambda i, j: add(a[..., i, j], a[..., i, :], a[..., j], beta=B, alpha=C))
+        return symmetric(n, lambda i, j: add(a[..., i, j], a[..., i, :], a[..., j], beta=B, alpha=C), batch=len(x))
 
     while steps > 0:
         together = min(at_once, steps)
@@ -78,12 +75,3 @@ def _shifted(x: Tensor) -> Tensor:
         return x + A * torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)  # to lower a view of a diagonal, torch calls what it warns of
     x.diagonal(dim1=-2, dim2=-1).add_(A)
     return x
-
-
-def _symmetric(n: int, halves: bool, block: Callable[[slice, slice], Tensor]) -> Tensor:
-    """A symmetric n x n matrix from `block(rows, columns)`; where it is halved, from three quarters: the fourth is the mirror of its opposite."""
-    if not halves:
-        return block(slice(None), slice(None))
-    low, high = slice(n // 2), slice(n // 2, None)
-    corner = block(low, high)
-    return torch.cat((torch.cat((block(low, low), corner), -1), torch.cat((corner.mT, block(high, high)), -1)), -2)

@@ -18,12 +18,17 @@ def as_given(x: Tensor, like: Tensor) -> Tensor:
 
 def projected(p: Tensor, g: Tensor) -> Tensor:
     """The products P^T g, [rank, cols]; or g P, [rows, rank], where g has as many rows as columns or more: no product is turned."""
-    return g @ p if g.shape[-2] >= g.shape[-1] else p.mT @ g
+    return product(g, p) if g.shape[-2] >= g.shape[-1] else product(p.mT, g)
 
 
 def returned(p: Tensor, x: Tensor, like: Tensor) -> Tensor:
     """The way back from `projected`, to the shape of `like`."""
-    return x @ p.mT if like.shape[-2] >= like.shape[-1] else p @ x
+    return product(x, p.mT) if like.shape[-2] >= like.shape[-1] else product(p, x)
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """The products of each pair of matrices; a single pair is not taken for a batch, whose products are slower."""
+    return (a.squeeze(0) @ b.squeeze(0)).unsqueeze(0) if a.shape[0] == 1 else a @ b
 
 
 def sizes(w: Tensor, rank: int) -> tuple[int, int, int]:

@@ -26,7 +26,7 @@ from thalweg.core.space import Log, Space
 from thalweg.core.wrapper import Wrapper
 from thalweg.curvature.kronecker import observe
 from thalweg.curvature.layer_matrix import Layer, gradient_matrix, layers_of, set_gradient
-from thalweg.curvature.normal_coordinates import Descent, Inverses, inverses, natural
+from thalweg.curvature.normal_coordinates import Descent, Inverses, inverses, natural, start
 from thalweg.wrap.closure_graph import parameters_of
 from thalweg.wrap.layer_state import copied
 from thalweg.wrap.own_state import joined, parted
@@ -45,7 +45,7 @@ CARD = Card(
         "Factors are the empirical Fisher matrix's, as in the published code, and scaled for convolutions as in arXiv:1602.01407.",
         "No warm-up of b, which the published code raises in two steps from 2e-4.",
     ),
-    use="As KFAC, where its eigenvalue decompositions are too slow or half precision is wanted: products of matrices only. The factors take "
+    use="As KFAC, where its inverses are too slow or half precision is wanted: products of matrices only. The factors take "
     "some updates to find their scale: start with a small lr or a warm-up.",
 )
 SPACE = Space({"factor_lr": Log(1e-3, 1e-1), "damping": Log(1e-4, 1e-1)})
@@ -78,7 +78,7 @@ class INGD(Wrapper):
     structure: str
     exponential: str
     memory: dict[str, Any]
-    inverses: dict[str, Inverses | None]
+    inverses: dict[str, Inverses]
 
     def __init__(
         self, optimizer: Optimizer, model: nn.Module, *, factor_lr: float = 1e-2, damping: float = 1e-3, momentum: float = 0.5, every: int = 10,
@@ -97,18 +97,19 @@ class INGD(Wrapper):
             raise ValueError("INGD.step needs a closure that clears the gradients, computes the loss, calls backward and returns it; found None.")
         factors, diagonal = self.memory["factors"], self.structure == "diagonal"
         watched = self.layers if self.memory["steps"] % self.every == 0 else {}
-        with torch.enable_grad(), observe(watched, diagonal=diagonal, narrow=True) as seen:
+        through = {name: (k, c) for name, (k, c, _, _) in factors.items()}
+        with torch.enable_grad(), observe(watched, diagonal=diagonal, narrow=True, through=through) as seen:
             loss = closure()
         descent = Descent(rate=self.factor_lr, damping=self.damping, momentum=self.momentum, exact=self.exponential == "exact")
         for name, new in seen.items():
-            a, g = new.A, new.G
-            if bool(a.isfinite().all()) and bool(g.isfinite().all()):  # one overflow must not stay in the factors
-                factors[name] = descent.update(factors.get(name) or descent.start(a, g), a, g)  # (1) to (4)
+            h_k, h_c = new.A, new.G  # (1)
+            if bool(h_k.isfinite().all()) and bool(h_c.isfinite().all()):  # one overflow must not stay in the factors
+                factors[name] = descent.update(factors.get(name) or start(h_k, h_c), h_k, h_c)  # (2) to (4)
                 self.inverses.pop(name, None)
         for name, coordinates in factors.items():
             if (m := gradient_matrix(self.layers[name])) is not None:
                 if name not in self.inverses:
-                    self.inverses[name] = inverses(coordinates)
+                    self.inverses[name] = inverses(coordinates, self.every)
                 set_gradient(self.layers[name], natural(coordinates, m, self.inverses[name]))  # (5)
         self.memory["steps"] += 1
         self.base.step()

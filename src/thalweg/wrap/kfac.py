@@ -1,13 +1,12 @@
 """KFAC. Martens and Grosse (2015), arXiv:1503.05671; convolutions Grosse and Martens (2016), arXiv:1602.01407.
 
     A <- e A + (1 - e) sum a a^T / N,  G <- e G + (1 - e) sum (N g)(N g)^T / (N T),  e = min(1 - 1/k, decay)    (1)  k-th update
-    A = U_A diag(l_A) U_A^T,  G = U_G diag(l_G) U_G^T                              (2)
-    D = U_G [(U_G^T M U_A) / (l_G l_A^T + lambda)] U_A^T                           (3)  = (A (x) G + lambda I)^-1 vec(M)
-    nu = min(1, sqrt(kl_clip / sum lr^2 <D, M>))                                   (4)
-    base optimizer's step with nu D in the place of M                              (5)
+    D = (G + sqrt(lambda) / pi I)^-1 M (A + pi sqrt(lambda) I)^-1                  (2)  pi^2 = (tr(A) / d) / (tr(G) / o), A: [d, d], G: [o, o]; or
+    D = U_G [(U_G^T M U_A) / (l_G l_A^T + lambda)] U_A^T                           (2')  = (A (x) G + lambda I)^-1 vec(M), by A = U_A diag(l_A) U_A^T
+    nu = min(1, sqrt(kl_clip / sum lr^2 <D, M>))                                   (3)
+    base optimizer's step with nu D in the place of M                              (4)
 
-a and g are the inputs and output gradients of a layer (see curvature/kronecker.py), M = (grad W, grad b). For a linear layer with one sample (3) is
-exactly (F + lambda I)^-1 vec(M), F its empirical Fisher matrix. Parameters of other layers keep their gradients.
+a and g are inputs and output gradients of a layer, as in curvature/kronecker.py; M = (grad W, grad b). Other parameters keep their gradients.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ from thalweg.core.space import Log, OneMinusLog, Space
 from thalweg.core.wrapper import Wrapper
 from thalweg.curvature.factor_mean import averaged, factor_mean, processes
 from thalweg.curvature.kronecker import observe
+from thalweg.curvature.kronecker_inverse import roots
 from thalweg.curvature.layer_matrix import Layer, layers_of, set_gradient
 from thalweg.curvature.natural_gradient import natural_gradients
 from thalweg.wrap.closure_graph import parameters_of
@@ -45,31 +45,33 @@ CARD = Card(
     reduces_to=("the base optimizer at lr / lambda as damping lambda grows, with kl_clip=None",),
     departures=(
         "The empirical Fisher matrix of the data's labels, not of labels drawn from the model, as in the published PyTorch code.",
-        "Damping on the products of eigenvalues (3) and the clip (4) as in that code; the paper damps each factor and rescales by a quadratic model.",
+        "The clip (3) as in that code, which also has (2'); the paper rescales by a quadratic model, which sets lambda too.",
     ),
-    use="Networks of linear and convolutional layers where steps are scarce: large batches, autoencoders, where the paper finds it much faster "
-    "than SGD with momentum. State is a square of each layer's widths: not for wide embeddings, nor for sharded weights.",
+    use="Networks of linear and convolutional layers where steps are scarce: large batches, autoencoders, where the paper finds it much faster than "
+    "SGD with momentum. State is a square of each layer's widths: not for wide embeddings, nor for sharded weights.",
 )
 SPACE = Space({"damping": Log(1e-4, 1e-1), "decay": OneMinusLog(0.8, 0.99)})
+COUNT = "int >= 1"
+RANGES = {"damping": "> 0", "decay": "[0, 1)", "kl_clip": "> 0 or None", "factor_every": COUNT, "inverse_every": COUNT, "inverse": "cholesky | eigen"}
 
 
 class KFAC(Wrapper):
     """Wraps any torch optimizer, usually SGD with momentum: `KFAC(SGD(model.parameters(), lr=0.1), model).step(closure)`.
 
-    The closure clears the gradients, computes a loss that is a mean over the batch, calls backward and returns it; layers are watched only while
-    it runs. Linear layers and plain two-dimensional convolutions are preconditioned; `layers` has them by name.
-
-    With mixed precision the closure calls `scaler.scale(loss).backward()`, and the loop `kfac.step(closure, scaler=scaler); scaler.update()`; an
-    overflow leaves weights and factors as they are. On several processes, whose gradients DDP averages, the factors are averaged too.
+    The closure clears the gradients, computes a loss that is a mean over the batch, calls backward and returns it; layers are watched while it runs.
+    Linear layers and plain two-dimensional convolutions are preconditioned; `layers` has them by name. With mixed precision the closure calls
+    `scaler.scale(loss).backward()`, and the loop `kfac.step(closure, scaler=scaler); scaler.update()`; an overflow leaves weights and factors as they
+    are. On several processes, whose gradients DDP averages, the factors are averaged too.
 
     Args:
         optimizer: the base optimizer.
         model: holds the layers.
         damping: lambda, > 0.
         decay: of the averages of the factors.
-        kl_clip: bound of (4), > 0, or None for none.
+        kl_clip: bound of (3), > 0, or None for none.
         factor_every: steps between updates (1) of the factors, >= 1.
-        inverse_every: steps between decompositions (2), >= 1.
+        inverse_every: steps between decompositions, >= 1.
+        inverse: "cholesky" for the paper's (2), or "eigen" for (2'), which damps less and takes more time.
         group: the processes that DDP trains on; None means all of them.
     """
 
@@ -80,31 +82,27 @@ class KFAC(Wrapper):
     kl_clip: float | None
     factor_every: int
     inverse_every: int
+    inverse: str
     group: torch.distributed.ProcessGroup | None
     memory: dict[str, Any]
 
     def __init__(
         self, optimizer: Optimizer, model: nn.Module, *, damping: float = 1e-3, decay: float = 0.95, kl_clip: float | None = 1e-3,
-        factor_every: int = 1, inverse_every: int = 1, group: torch.distributed.ProcessGroup | None = None,
+        factor_every: int = 1, inverse_every: int = 1, inverse: str = "cholesky", group: torch.distributed.ProcessGroup | None = None,
     ) -> None:
-        values = {"damping": damping, "decay": decay, "kl_clip": kl_clip, "factor_every": factor_every, "inverse_every": inverse_every}
-        for (name, value), range in zip(values.items(), ("> 0", "[0, 1)", "> 0 or None", "int >= 1", "int >= 1"), strict=True):
-            check("KFAC", name, value, None, range)
+        values = dict(zip(RANGES, (damping, decay, kl_clip, factor_every, inverse_every, inverse), strict=True))
+        for name, value in values.items():
+            check("KFAC", name, value, None, RANGES[name])
         super().__init__(optimizer, {**values, "model": model, "group": group, "memory": {"steps": 0, "factors": {}, "roots": {}}})
         self.layers = layers_of(model, parameters_of(optimizer))
         if any(is_dtensor(layer.weight) for layer in self.layers.values()):
             raise ValueError("KFAC needs whole weights on each process; found sharded ones. Train with DDP, or take Shampoo under FSDP.")
 
     def step(self, closure: Callable[[], Any] | None = None, *, scaler: GradScaler | None = None) -> Any:
-        """One run of the closure and one step of the base optimizer; returns the loss.
-
-        Args:
-            closure: clears the gradients, computes the loss, calls backward and returns the loss.
-            scaler: a GradScaler whose `scale` the closure uses; its `update` stays with the caller.
-        """
+        """One run of the closure and one step of the base optimizer; returns the loss. With a scaler as above; its `update` stays with the caller."""
         if closure is None:
             raise ValueError("KFAC.step needs a closure that clears the gradients, computes the loss, calls backward and returns it; found None.")
-        steps, factors, roots = self.memory["steps"], self.memory["factors"], self.memory["roots"]
+        steps, factors, known = self.memory["steps"], self.memory["factors"], self.memory["roots"]
         watched = self.layers if steps % self.factor_every == 0 else {}
         with torch.enable_grad(), observe(watched, scale=1.0 if scaler is None else scaler.get_scale(), several=True) as seen:
             loss = closure()
@@ -113,12 +111,12 @@ class KFAC(Wrapper):
         for name, (a, g) in factor_mean(watched, seen, processes(self.group)).items():
             factors[name] = averaged(factors.get(name), a, g, self.decay)  # (1)
         for name, (a, g, _) in factors.items():
-            if steps % self.inverse_every == 0 or name not in roots:
-                roots[name] = (*torch.linalg.eigh(a), *torch.linalg.eigh(g))  # (2)
-        for layer, d in natural_gradients(self.layers, roots, self.param_groups, self.damping, self.kl_clip):  # (3), (4)
+            if steps % self.inverse_every == 0 or name not in known:
+                known[name] = roots(a, g, self.damping, self.inverse)
+        for layer, d in natural_gradients(self.layers, known, self.param_groups, self.damping, self.kl_clip):  # (2), (3)
             set_gradient(layer, d)
         self.memory["steps"] = steps + 1
-        self.base.step() if scaler is None else scaler.step(self.base)  # (5)
+        self.base.step() if scaler is None else scaler.step(self.base)  # (4)
         return loss
 
     def state_dict(self) -> dict[str, Any]:
