@@ -6,8 +6,8 @@ python bench/optim_step.py [--list gpt,small] [--rules "AdamW;Lion"] [--repeats 
 All columns of a rule are timed in turns on the same parameters; a table has the median of the ratios to torch's fused AdamW within each
 round. A peer that has several ways to run (foreach or not, ...) is taken in the fastest. The results go to DIR as dated JSON and as the
 Markdown table that the docs include.
-An interrupted run goes on where it stopped. With --update the last results in DIR are kept: rows named by --rules are measured anew, and whatever
-else they lack is measured; each row says at which commit.
+An interrupted run goes on where it stopped. With --update the last results in DIR are kept: rows named by --rules are measured anew on the lists of
+--list, and whatever else is missing there is measured; each table says which of its rows are of another commit.
 On a machine that is busy with other work, `--threads 1 --clock cpu` counts the processor time of this process and not of its neighbours.
 """
 
@@ -53,23 +53,26 @@ def main() -> None:
         "environment": environment(PEERS),
         "repeats": options.repeats,
         "clock": options.clock,
-        "rows": {row.name: facts(row) | {"commit": commit()} for row in chosen},
+        "rows": {row.name: facts(row) for row in chosen},
+        "commits": {part: {} for part in (*options.list, "fresh")},
         "times": {name: {} for name in options.list},
         "fresh": {},
     }
     if options.update:
-        chosen, begun = rows(), updated(options.out, begun)
+        chosen, begun = rows(), updated(options.out, begun, [*options.list, *(["fresh"] if options.fresh == "yes" else [])])
     partial = options.out / ".optim_step.partial.json"
     results = resumed(partial, begun)
     for listing in options.list:
         for row in chosen:
             if shapes_of(row, listing) and row.name not in results["times"][listing]:
                 results["times"][listing][row.name] = measure(listing, row, options.repeats)
+                results["commits"][listing][row.name] = results["commit"]
                 keep(partial, results)
     if options.fresh == "yes":
         for row in chosen:
             if row.name not in results["fresh"]:
                 results["fresh"][row.name] = in_fresh_processes(row, options.list[0], options.first == "all" or row.name in FIRST)
+                results["commits"]["fresh"][row.name] = results["commit"]
                 keep(partial, results)
                 print(f"{row.name}: {results['fresh'][row.name]}", flush=True)
     results = in_order(results)
@@ -132,26 +135,32 @@ def facts(row: Row) -> dict[str, Any]:
     }
 
 
-def updated(folder: Path, begun: dict[str, Any]) -> dict[str, Any]:
-    """The last results, but for the rows that this run has begun, with all rows of today in their order."""
+def updated(folder: Path, begun: dict[str, Any], parts: list[str]) -> dict[str, Any]:
+    """The last results, but for these parts of the rows that this run has begun, with all rows of today."""
     path = max(folder.glob("optim_step_*.json"), default=None)
     if path is None:
         raise SystemExit(f"--update: there are no results in {folder}; run without it first.")
     last = with_nan(json.loads(path.read_text(encoding="utf-8")))
     if differs := [key for key in ("repeats", "clock") if last[key] != begun[key]]:
         raise SystemExit(f"--update: {path.name} has {', '.join(f'{key} {last[key]}' for key in differs)}; give the same.")
-    anew = begun["rows"] if len(begun["rows"]) < len(rows()) else {}
-    held = {name: {"commit": last["commit"], **row} for name, row in last["rows"].items() if name not in anew}
-    kept = {row.name: held.get(row.name) or facts(row) | {"commit": begun["commit"]} for row in rows()}
-    times = {listing: last["times"].get(listing, {}) for listing in {**last["times"], **begun["times"]}}
-    times = {listing: {name: cells for name, cells in by_row.items() if name in held} for listing, by_row in times.items()}
-    return {**begun, "rows": kept, "times": times, "fresh": {name: facts for name, facts in last["fresh"].items() if name in held}}
+    today = {row.name: facts(row) for row in rows()}
+    anew = begun["rows"] if len(begun["rows"]) < len(today) else {}
+
+    def kept(part: str, by_row: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in by_row.items() if name in today and not (name in anew and part in parts)}
+
+    times = {listing: kept(listing, last["times"].get(listing, {})) for listing in {**last["times"], **begun["times"]}}
+    commits = {part: kept(part, last["commits"].get(part, {})) for part in {**last["commits"], **begun["commits"]}}
+    return {**begun, "rows": today, "times": times, "commits": commits, "fresh": kept("fresh", last["fresh"])}
 
 
 def in_order(results: dict[str, Any]) -> dict[str, Any]:
     """The same with every table's rows in the order of `rows`."""
-    times = {listing: {name: by_row[name] for name in results["rows"] if name in by_row} for listing, by_row in results["times"].items()}
-    return {**results, "times": times}
+
+    def sorted_rows(parts: dict[str, Any]) -> dict[str, Any]:
+        return {part: {name: by_row[name] for name in results["rows"] if name in by_row} for part, by_row in parts.items()}
+
+    return {**results, "times": sorted_rows(results["times"]), "commits": sorted_rows(results["commits"])}
 
 
 def resumed(partial: Path, begun: dict[str, Any]) -> dict[str, Any]:

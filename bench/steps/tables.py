@@ -18,21 +18,20 @@ def markdown(results: dict[str, Any]) -> str:
         f"Measured {results['date']} at commit `{results['commit']}`: torch {where['torch']}, Python {where['python']}, {where['threads']} threads "
         f"on {where['processor']}, {results['repeats']} rounds, clock: {results['clock']}; peers: "
         + (", ".join(f"{name} {version}" for name, version in where["peers"].items()) or "none installed")
-        + f".{_other_commits(results)}\n",
+        + ". Rows of another commit are named below their table.\n",
         *_goals(results["goals"]),
-        *(part for listing, by_row in results["times"].items() for part in _times(listing, by_row)),
+        *(part for listing, by_row in results["times"].items() for part in (*_times(listing, by_row), *_other_commits(results, listing))),
         *_facts(results),
     ]
     return "\n".join(parts) + "\n"
 
 
-def _other_commits(results: dict[str, Any]) -> str:
-    """Which rows were measured at another commit than the last."""
+def _other_commits(results: dict[str, Any], part: str) -> list[str]:
+    """Which rows of a table were measured at another commit than the last."""
     by_commit: dict[str, list[str]] = {}
-    for name, row in results["rows"].items():
-        by_commit.setdefault(row.get("commit", results["commit"]), []).append(name)
-    others = [f"`{commit}`: {'; '.join(names)}" for commit, names in by_commit.items() if commit != results["commit"]]
-    return f" Measured at other commits: {'. '.join(others)}." if others else ""
+    for name, commit in results["commits"][part].items():
+        by_commit.setdefault(commit, []).append(name)
+    return [f"Measured at `{commit}`: {'; '.join(names)}.\n" for commit, names in by_commit.items() if commit != results["commit"]]
 
 
 def _goals(goals: list[dict[str, Any]]) -> list[str]:
@@ -84,6 +83,7 @@ def _facts(results: dict[str, Any]) -> list[str]:
         "| Rule | bytes | per byte | state | cold | warm | MiB compiled | MiB eager |\n|---|---:|---:|---:|---:|---:|---:|---:|",
         *lines,
         "",
+        *(f"First steps and memory m{part[1:]}" for part in _other_commits(results, "fresh")),
     ]
 
 

@@ -79,14 +79,16 @@ def timed() -> dict[str, str]:
 
 def test_an_update_measures_the_named_rows_anew_and_keeps_the_others(results: dict, timed: dict[str, str], tmp_path: Path) -> None:
     held = {name: name if name in results["rows"] else "SGDW" for name in timed}  # so that nothing else is missing
-    old = {**results, "commit": "before", "rows": {name: {**results["rows"][like], "commit": "before"} for name, like in held.items()}}
+    old = {**results, "commit": "before", "rows": {name: results["rows"][like] for name, like in held.items()}}
+    old["commits"] = {"tiny": dict.fromkeys(held, "before"), "fresh": {}}
     old["times"] = {"tiny": {name: results["times"]["tiny"][like] for name, like in held.items()}}
     (tmp_path / "optim_step_2000-01-01.json").write_text(json.dumps(old), encoding="utf-8")
     run("--rules", "Muon", "--out", str(tmp_path), "--update")
     new = json.loads(max(tmp_path.glob("optim_step_*.json")).read_text(encoding="utf-8"))
     assert new["times"]["tiny"]["SGDW"] == old["times"]["tiny"]["SGDW"] and new["times"]["tiny"]["Muon"] != old["times"]["tiny"]["Muon"]
-    assert new["rows"]["SGDW"]["commit"] == "before" != new["rows"]["Muon"]["commit"] == new["commit"]
-    assert "Measured at other commits: `before`: AdamW; " in (tmp_path / "optim_step.md").read_text(encoding="utf-8")
+    commits = new["commits"]["tiny"]
+    assert commits["SGDW"] == "before" != commits["Muon"] == new["commit"] and list(commits) == list(new["times"]["tiny"])
+    assert "\nMeasured at `before`: AdamW; " in (tmp_path / "optim_step.md").read_text(encoding="utf-8")
     assert list(new["times"]["tiny"]) == [name for name in new["rows"] if name in new["times"]["tiny"]]
 
 
