@@ -16,7 +16,7 @@ from torch import Tensor
 
 from steps.rows import Make
 
-SHORTEST = 0.02
+SHORTEST = 0.2
 """Seconds that one sample should at least take; fast steps are repeated within it."""
 
 

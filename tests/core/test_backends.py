@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
-from thalweg.core import backends, execution
+from thalweg.core import backends, execution, stack
 from thalweg.core.backends import BLOCK, Program, program
 from thalweg.core.buckets import Plan
 from thalweg.core.chain import chain
@@ -20,7 +20,7 @@ from thalweg.core.checks import hyper
 from thalweg.core.codecs import EightBit
 from thalweg.core.packing import buckets_for
 from thalweg.core.rule import Needs, Rule, Scalars, State
-from thalweg.optim import SGD, AdamW, ClipByNorm, Lion, Muon
+from thalweg.optim import LAMB, SGD, AdamW, ClipByNorm, Lion, Muon
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")
 
@@ -205,3 +205,25 @@ def test_an_elementwise_chain_is_one_graph() -> None:
     run(rule, 2, "compiled")  # type: ignore[arg-type]
     assert counters["stats"]["unique_graphs"] - before == 2, "one for the norm, one for all links together"
     assert backends.EAGER_STEPS == 20 and backends.WORTH_COMPILING == 1_000_000
+
+
+def test_a_long_vector_has_a_graph_of_its_own_and_shorter_ones_run_eagerly(monkeypatch: pytest.MonkeyPatch) -> None:
+    ways: dict[str, set[int]] = {"compiled": set(), "eager": set()}
+    for way, sizes in ways.items():
+        whole = getattr(Program, way)
+        monkeypatch.setattr(Program, way, lambda self, g, w, *rest, whole=whole, sizes=sizes: sizes.add(w.numel()) or whole(self, g, w, *rest))
+    monkeypatch.setattr(stack, "LONG", 5000)
+    shapes = [(5003,), (4999,), (71, 80)]
+    ends = []
+    for backend in ("compiled", "eager"):
+        params = [nn.Parameter(torch.randn(shape, generator=torch.Generator().manual_seed(0))) for shape in shapes]
+        opt = LAMB(params, lr=0.1, backend=backend)
+        for t in range(3):
+            for p in params:
+                p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(t))
+            opt.step()
+        ends.append([p.detach() for p in params])
+        if backend == "compiled":
+            assert ways == {"compiled": {5003, 71 * 80}, "eager": {4999}}
+    for mine, theirs in zip(*ends, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)

@@ -167,11 +167,11 @@ class Bucket(ABC):
         self.codecs[name] = wanted if reason is None else FULL
         return self.codecs[name]
 
-    def form(self, *, indexed: bool, many: bool = False) -> Form:
+    def form(self, *, indexed: bool, many: bool = False, vector: bool = False) -> Form:
         """The form of this bucket's kernels."""
         rounding = self.plan.rounding if self.dtype in (torch.bfloat16, torch.float16) else "nearest"
         rule = self.plan.rule
-        form = Form(Layout.of(rule), tuple(self.codecs.items()), rule.kinds, self.dtype, self.device, rounding, indexed, many, rule.draws)
+        form = Form(Layout.of(rule), tuple(self.codecs.items()), rule.kinds, self.dtype, self.device, rounding, indexed, many, vector, rule.draws)
         return form if form.noisy else replace(form, indexed=False)
 
     def views(self, i: int) -> dict[str, Tensor]:

@@ -97,6 +97,7 @@ class Form:
         rounding: "nearest", "stochastic" or "kahan", for weights in 16 bits.
         indexed: whether noise is keyed row by row (packed parameters) or from the first row on.
         many: whether several matrices are stacked.
+        vector: whether the only matrix is a vector, of one row.
         draws: whether the rule itself reads noise.
     """
 
@@ -108,6 +109,7 @@ class Form:
     rounding: str
     indexed: bool
     many: bool
+    vector: bool = False
     draws: bool = False
 
     @property

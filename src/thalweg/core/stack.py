@@ -10,6 +10,7 @@ from torch import Tensor
 
 from thalweg.core import sharding
 from thalweg.core.buckets import Bucket, Piece, Plan, Scratch, is_ordinary, plain, widest
+from thalweg.core.contract import Needs
 from thalweg.core.form import Stores
 from thalweg.core.random import LANES, salt
 
@@ -38,6 +39,10 @@ def row_keys(parameters: Sequence[tuple[int, int]], each: int, device: torch.dev
     return torch.tensor(keys, dtype=torch.int64).to(torch.int32).to(device)
 
 
+LONG = 1_000_000
+"""Elements from which a vector is worth a graph of its own: with one row it cannot have that of matrices. Shorter ones run eagerly."""
+
+
 class StackBucket(Bucket):
     """One large matrix (or stack) without copies, or several small ones of equal shape, stacked."""
 
@@ -55,7 +60,8 @@ class StackBucket(Bucket):
             self.each[name] = n + -n % codec.block
             padded = x if codec.block == 1 else torch.nn.functional.pad(x.reshape(x.shape[0], -1), (0, self.each[name] - n)).view(-1, codec.block)
             self.stores.append(tuple(code.clone() for code in codec.encode(padded)))
-        self.kernel = self.form(indexed=False, many=stack * len(params) > 1)
+        many = stack * len(params) > 1
+        self.kernel = self.form(indexed=False, many=many, vector=rows == 1 and cols >= LONG and not many and plan.rule.kind is Needs.LAYER)
         if self.kernel.rounding == "kahan":
             self.stores.append((torch.zeros((stack * len(params), rows, cols), dtype=self.dtype, device=self.device),))
         self.index = None
@@ -72,7 +78,7 @@ class StackBucket(Bucket):
         at = slice(members.start * stack, members.stop * stack)
         stores, index = self.cut(at), None if self.index is None else self.index[at]
         shapes: list[list[int]] = [[] if codec.block == 1 else [shape[0], *self.inner[name]] for name, codec in self.codecs.items()]
-        fits = min(rows, cols) > 1 and (shape[0] > 1) == self.kernel.many
+        fits = (rows > 1 or self.kernel.vector) and cols > 1 and (shape[0] > 1) == self.kernel.many
         if len(members) == 1 and tensors[0].is_contiguous() and tensors[0].numel() > 0:
             yield Piece(grads[0].reshape(shape), tensors[0].view(shape), stores, index, shapes, compilable=fits)
             return
@@ -84,8 +90,8 @@ class StackBucket(Bucket):
         yield Piece(packed_g.view(shape), packed_w.view(shape), stores, index, shapes, tensors, list(stacked.unbind()), fits)
 
     def stand_in(self) -> Piece:
-        """Matrices of 320 x 288, three where the kernel takes many."""
-        shape = (3 if self.kernel.many else 1, 320, 288)
+        """Matrices of 320 x 288, three where the kernel takes many; a vector of as many elements as one where it takes a vector."""
+        shape = (1, 1, 320 * 288) if self.kernel.vector else (3 if self.kernel.many else 1, 320, 288)
         w, g = (torch.zeros(shape, dtype=self.dtype, device=self.device) for _ in range(2))
         stores: Stores = []
         shapes: list[list[int]] = []
