@@ -17,12 +17,13 @@ HERE = Path(__file__).resolve().parents[1]
 
 
 def commit() -> str:
-    """The commit, with a plus where files are changed."""
+    """The commit, with a plus where files are changed other than results."""
 
     def git(*words: str) -> str:
         return subprocess.run(["git", "-C", str(HERE), *words], capture_output=True, text=True, check=False).stdout.strip()
 
-    return (git("rev-parse", "--short", "HEAD") or "unknown") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)bench/results")
+    return (git("rev-parse", "--short", "HEAD") or "unknown") + ("+" if changed else "")
 
 
 def environment(peers: Sequence[str]) -> dict[str, Any]:
