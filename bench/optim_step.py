@@ -7,7 +7,7 @@ All columns of a rule are timed in turns on the same parameters; a table has the
 round. A peer that has several ways to run (foreach or not, ...) is taken in the fastest. The results go to DIR as dated JSON and as the
 Markdown table that the docs include.
 An interrupted run goes on where it stopped. With --update the last results in DIR are kept: rows named by --rules are measured anew on the lists of
---list, and whatever else is missing there is measured; each table says which of its rows are of another commit.
+--list, and whatever else is missing there is measured; each table says which of its rows are of another commit or had more rounds.
 On a machine that is busy with other work, `--threads 1 --clock cpu` counts the processor time of this process and not of its neighbours.
 """
 
@@ -141,8 +141,8 @@ def updated(folder: Path, begun: dict[str, Any], parts: list[str]) -> dict[str, 
     if path is None:
         raise SystemExit(f"--update: there are no results in {folder}; run without it first.")
     last = with_nan(json.loads(path.read_text(encoding="utf-8")))
-    if differs := [key for key in ("repeats", "clock") if last[key] != begun[key]]:
-        raise SystemExit(f"--update: {path.name} has {', '.join(f'{key} {last[key]}' for key in differs)}; give the same.")
+    if begun["clock"] != last["clock"] or begun["repeats"] < last["repeats"]:
+        raise SystemExit(f"--update: {path.name} has --clock {last['clock']} and --repeats {last['repeats']}; give that clock and no fewer rounds.")
     today = {row.name: facts(row) for row in rows()}
     anew = begun["rows"] if len(begun["rows"]) < len(today) else {}
 
@@ -151,7 +151,7 @@ def updated(folder: Path, begun: dict[str, Any], parts: list[str]) -> dict[str, 
 
     times = {listing: kept(listing, last["times"].get(listing, {})) for listing in {**last["times"], **begun["times"]}}
     commits = {part: kept(part, last["commits"].get(part, {})) for part in {**last["commits"], **begun["commits"]}}
-    return {**begun, "rows": today, "times": times, "commits": commits, "fresh": kept("fresh", last["fresh"])}
+    return {**begun, "repeats": last["repeats"], "rows": today, "times": times, "commits": commits, "fresh": kept("fresh", last["fresh"])}
 
 
 def in_order(results: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ def markdown(results: dict[str, Any]) -> str:
         + (", ".join(f"{name} {version}" for name, version in where["peers"].items()) or "none installed")
         + ". Rows of another commit are named below their table.\n",
         *_goals(results["goals"]),
-        *(part for listing, by_row in results["times"].items() for part in (*_times(listing, by_row), *_other_commits(results, listing))),
+        *(part for listing, by_row in results["times"].items() for part in (*_times(listing, by_row), *_notes(results, listing))),
         *_facts(results),
     ]
     return "\n".join(parts) + "\n"
@@ -32,6 +32,15 @@ def _other_commits(results: dict[str, Any], part: str) -> list[str]:
     for name, commit in results["commits"][part].items():
         by_commit.setdefault(commit, []).append(name)
     return [f"Measured at `{commit}`: {'; '.join(names)}.\n" for commit, names in by_commit.items() if commit != results["commit"]]
+
+
+def _notes(results: dict[str, Any], listing: str) -> list[str]:
+    """What differs between the rows of a table."""
+    rounds: dict[int, list[str]] = {}
+    for name, columns in results["times"][listing].items():
+        rounds.setdefault(columns["reference"].get("rounds", results["repeats"]), []).append(name)
+    more = [f"Of {count} rounds: {'; '.join(names)}.\n" for count, names in rounds.items() if count != results["repeats"]]
+    return [*_other_commits(results, listing), *more]
 
 
 def _goals(goals: list[dict[str, Any]]) -> list[str]:

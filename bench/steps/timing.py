@@ -126,8 +126,8 @@ def race(params: Sequence[Tensor], candidates: dict[str, list[tuple[str, Make]]]
         period: steps that a sample of a candidate counts in; the reference has none.
 
     Returns:
-        For each column its median in seconds, its median ratio to "reference" within a round, both quartiles of that, the way, the first step's
-        seconds and the bytes of state per parameter; or "absent" with the reason.
+        For each column its median in seconds, its median ratio to "reference" within a round, both quartiles of that, the rounds, the way, the
+        first step's seconds and the bytes of state per parameter; or "absent" with the reason.
     """
     arena = Field(params)
     out: dict[str, dict[str, Any]] = {}
@@ -153,6 +153,7 @@ def race(params: Sequence[Tensor], candidates: dict[str, list[tuple[str, Make]]]
             "seconds": statistics.median(c.samples),
             "ratio": statistics.median(ratios),
             "quartiles": [low, high],
+            "rounds": repeats,
             "best_ratio": min(c.samples) / min(reference or c.samples),
             "way": c.way,
             "first_step": c.first,

@@ -83,12 +83,14 @@ def test_an_update_measures_the_named_rows_anew_and_keeps_the_others(results: di
     old["commits"] = {"tiny": dict.fromkeys(held, "before"), "fresh": {}}
     old["times"] = {"tiny": {name: results["times"]["tiny"][like] for name, like in held.items()}}
     (tmp_path / "optim_step_2000-01-01.json").write_text(json.dumps(old), encoding="utf-8")
-    run("--rules", "Muon", "--out", str(tmp_path), "--update")
+    assert "--clock wall and --repeats 2; give" in run("--rules", "Muon", "--out", str(tmp_path), "--update", "--repeats", "1", fails=True)
+    run("--rules", "Muon", "--out", str(tmp_path), "--update", "--repeats", "3")
     new = json.loads(max(tmp_path.glob("optim_step_*.json")).read_text(encoding="utf-8"))
     assert new["times"]["tiny"]["SGDW"] == old["times"]["tiny"]["SGDW"] and new["times"]["tiny"]["Muon"] != old["times"]["tiny"]["Muon"]
     commits = new["commits"]["tiny"]
     assert commits["SGDW"] == "before" != commits["Muon"] == new["commit"] and list(commits) == list(new["times"]["tiny"])
-    assert "\nMeasured at `before`: AdamW; " in (tmp_path / "optim_step.md").read_text(encoding="utf-8")
+    page = (tmp_path / "optim_step.md").read_text(encoding="utf-8")
+    assert "\nMeasured at `before`: AdamW; " in page and "\nOf 3 rounds: Muon.\n" in page and ", 2 rounds, " in page
     assert list(new["times"]["tiny"]) == [name for name in new["rows"] if name in new["times"]["tiny"]]
 
 
