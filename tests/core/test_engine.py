@@ -116,11 +116,13 @@ def test_parameters_with_equal_gradients_get_different_noise() -> None:
     assert abs(float(mean) - 0.999) < 5 * 2**-8 * (0.256 * 0.744 / 8192) ** 0.5, "five standard errors of the mean of unbiased rounding"
 
 
-def test_stochastic_rounding_and_kahan_keep_small_steps_that_nearest_loses() -> None:
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")
+@pytest.mark.parametrize("backend", ["eager", "compiled"])
+def test_stochastic_rounding_and_kahan_keep_small_steps_that_nearest_loses(backend: str) -> None:
     ends = {}
     for rounding in ("nearest", "stochastic", "kahan"):
         p = nn.Parameter(torch.ones(4096, dtype=torch.bfloat16))
-        opt = tw.optim.SGD([p], lr=1e-4, backend="eager", weight_rounding=rounding)
+        opt = tw.optim.SGD([p], lr=1e-4, backend=backend, weight_rounding=rounding)
         for _ in range(100):
             p.grad = torch.ones_like(p)
             opt.step()

@@ -359,6 +359,21 @@ def test_kahan_keeps_updates_far_below_a_step_of_the_weight(dtype: torch.dtype) 
     assert (plain == 1).all() if dtype == torch.bfloat16 else (plain < 1.09).all()
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_kahan_leaves_over_the_same_compiled_as_eagerly(dtype: torch.dtype) -> None:
+    """A compiler takes a cast there and back for nothing, and what is left over would be zero."""
+    largest = torch.finfo(dtype).max
+    ends = [0.0, -0.0, 1e-7, 2.0**-24, 3 * 2.0**-25, -(2.0**-14), largest, -largest * (1 + 2.0**-12), 1e5, 3e38, torch.inf, -torch.inf, torch.nan]
+    x = torch.cat((torch.tensor(ends), torch.randn(5000, generator=torch.Generator().manual_seed(0)) * torch.logspace(-9, 4, 5000)))
+    ties = (1 + torch.arange(64) * torch.finfo(dtype).eps + torch.finfo(dtype).eps / 2).float()
+    new, zero = torch.cat((x, ties)), torch.zeros(len(x) + 64, dtype=dtype)
+    eager, compiled = kahan_write(zero, zero, new), torch.compile(kahan_write, dynamic=True)(zero, zero, new)
+    for mine, theirs in zip(compiled, eager, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=0, equal_nan=True)
+    assert float((eager[1][-64:] != 0).float().mean()) == 1
+
+
 def test_kahan_keeps_not_finite_weights() -> None:
     new = torch.tensor([NAN, INF, -INF, 1.0, 1e6])
     w, compensation = kahan_write(torch.zeros(5, dtype=torch.float16), torch.zeros(5, dtype=torch.float16), new)

@@ -23,9 +23,7 @@ def to_float16(x: Tensor, noise: Tensor | None = None) -> Tensor:
     if noise is None:
         return x.to(torch.float16)
     x = x.float()
-    # The step is 2^-10 of the binade, and 2^-24 below 2^-14; as a power of two it keeps quotient, floor and remainder exact in fp32.
-    binade = (x.view(torch.int32) & _INF).clamp(min=113 << 23, max=254 << 23)
-    step = (binade - (10 << 23)).view(torch.float32)
+    step = _step_of_float16(x.view(torch.int32))
     low = (x / step).floor()
     up = ((noise >> 8) & 0xFFFFFF).to(torch.float32) * 2.0**-24 < x / step - low
     return torch.where(torch.isfinite(x), torch.where(up, low + 1, low) * step, x).to(torch.float16)
@@ -62,6 +60,29 @@ def kahan_write(w: Tensor, compensation: Tensor, new: Tensor) -> tuple[Tensor, T
 
     Read the pair with `kahan_read`. Where the parameter is not finite the compensation is 0, so that the sum stays what it is.
     """
-    low = new.to(w.dtype)
-    rest = new - low.to(new.dtype)
-    return low, torch.where(torch.isfinite(rest), rest, 0.0).to(compensation.dtype)
+    held = _nearest(new, w.dtype)
+    rest = new - held
+    return held.to(w.dtype), torch.where(torch.isfinite(rest), rest, 0.0).to(compensation.dtype)
+
+
+def _nearest(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """x as dtype holds it (nearest, ties to even), in the dtype of x. Compiled by arithmetic: the compiler drops a cast there and back."""
+    if not torch.compiler.is_compiling():
+        return x.to(dtype).to(x.dtype)
+    bits = x.view(torch.int32)
+    if dtype == torch.bfloat16:
+        near = ((bits + 0x7FFF + ((bits >> 16) & 1)) & -0x10000).view(torch.float32)
+    else:
+        step = _step_of_float16(bits)
+        near = (x / step).round() * step
+        near = torch.where(near.abs() > 65504.0, near * torch.inf, near)
+    return torch.where((bits & _INF) == _INF, x, near)
+
+
+def _step_of_float16(bits: Tensor) -> Tensor:
+    """The distance of neighbours in fp16 where fp32 numbers of these bits lie: 2^-10 of the binade, and 2^-24 below 2^-14.
+
+    As a power of two it keeps quotient, rounding and remainder exact in fp32.
+    """
+    binade = (bits & _INF).clamp(min=113 << 23, max=254 << 23)
+    return (binade - (10 << 23)).view(torch.float32)
