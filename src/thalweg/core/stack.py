@@ -14,6 +14,9 @@ from thalweg.core.contract import Needs
 from thalweg.core.form import Stores
 from thalweg.core.random import LANES, salt
 
+LONG = 1_000_000
+"""Elements from which a vector is worth a graph of its own: with one row it cannot have that of matrices. Shorter ones run eagerly."""
+
 
 def matrix_shape(shape: Sequence[int], layout: str, split: int = 1) -> tuple[int, int, int]:
     """(stack, rows, cols) of a parameter.
@@ -37,10 +40,6 @@ def row_keys(parameters: Sequence[tuple[int, int]], each: int, device: torch.dev
     """The noise key of each matrix's first row of 256: `parameters` are (salt, matrices), `each` is the elements of a matrix."""
     keys = [start + k * (each // LANES + 1) for start, stack in parameters for k in range(stack)]
     return torch.tensor(keys, dtype=torch.int64).to(torch.int32).to(device)
-
-
-LONG = 1_000_000
-"""Elements from which a vector is worth a graph of its own: with one row it cannot have that of matrices. Shorter ones run eagerly."""
 
 
 class StackBucket(Bucket):
