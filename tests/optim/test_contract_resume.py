@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -36,26 +36,6 @@ def train(opt: Engine, params: Sequence[nn.Parameter], steps: range) -> None:
         advance(opt, params, range(t, t + 1), absent=[0, 3] if t < 2 else [])
 
 
-def interrupted(
-    rule: RuleLike, shapes: Sequence[tuple[int, ...]], dtype: torch.dtype, transfer: Callable[[Engine, Engine], None], **options: Any
-) -> None:
-    """Train seven steps through, and once more with a new optimizer after four; the second group came after one."""
-    params = weights(shapes, dtype)
-    through = two_groups(rule, params, False, **options)
-    train(through, params, range(1))
-    through.add_param_group({"params": params[:2], "lr": 0.003})
-    train(through, params, range(1, 4))
-    again = copies(params)
-    other = two_groups(rule, again, True, **options)
-    transfer(through, other)
-    assert same(states(other), states(through))
-    train(through, params, range(4, 7))
-    train(other, again, range(4, 7))
-    assert same(again, params)
-    assert same(states(other), states(through))
-    assert not same(params, weights(shapes, dtype))
-
-
 def through_a_file(a: Engine, b: Engine) -> None:
     b.load_state_dict(stored(a.state_dict()))
 
@@ -64,8 +44,23 @@ def through_a_file(a: Engine, b: Engine) -> None:
 @pytest.mark.parametrize(("dtype", "rounding"), STORAGE, ids=lambda x: str(x).removeprefix("torch."))
 @every_rule
 def test_resume_repeats_the_run(rule: RuleLike, dtype: torch.dtype, rounding: str, precision: str | None) -> None:
+    """Seven steps through, and once more with a new optimizer after four; the second group came after one."""
     options = {"backend": "eager", "state_precision": precision, "weight_rounding": rounding, "seed": 5}
-    interrupted(rule, shapes_for(rule, BIG if dtype == torch.float32 else SHAPES), dtype, through_a_file, **options)
+    shapes = shapes_for(rule, BIG if dtype == torch.float32 else SHAPES)
+    params = weights(shapes, dtype)
+    through = two_groups(rule, params, False, **options)
+    train(through, params, range(1))
+    through.add_param_group({"params": params[:2], "lr": 0.003})
+    train(through, params, range(1, 4))
+    again = copies(params)
+    other = two_groups(rule, again, True, **options)
+    through_a_file(through, other)
+    assert same(states(other), states(through))
+    train(through, params, range(4, 7))
+    train(other, again, range(4, 7))
+    assert same(again, params)
+    assert same(states(other), states(through))
+    assert not same(params, weights(shapes, dtype))
 
 
 @every_rule
